@@ -1,0 +1,1 @@
+"""Aligns language models with human and AI feedback."""

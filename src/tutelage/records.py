@@ -1,0 +1,299 @@
+"""What lives on disk: prompts, completions, scores, comparisons and preferences.
+
+    Prompt ──sampler──> Completion ──reward──> Score
+       └── two completions ──> Comparison ──annotator or judge──> Preference
+
+Plain frozen dataclasses without torch, so that judges, the annotation page and
+`tutelage validate` run without it. Each has `to_json` and `from_json`; reading
+files, with line numbers in the errors, is the business of `tutelage.data`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Literal, Self, cast
+
+__all__ = [
+    "Comparison",
+    "Completion",
+    "Demonstration",
+    "Message",
+    "Preference",
+    "Prompt",
+    "Role",
+    "Score",
+    "ScoreStatus",
+    "StopReason",
+]
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+    def to_json(self) -> dict[str, str]:
+        """The chat-template form, `{"role", "content"}`."""
+        return {"role": self.role, "content": self.content}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """Inverse of `to_json`."""
+        return cls(row["role"], row["content"])
+
+
+def _messages(rows: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
+    return tuple(Message.from_json(row) for row in rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A conversation that waits for the assistant's answer, with its origin."""
+
+    id: str
+    messages: tuple[Message, ...]
+    source: str = ""
+    category: str = ""
+    reference: str | None = None
+    """The right answer where one is known; never shown to the policy."""
+    mode: Literal["chat", "continuation"] = "chat"
+    """`continuation`: the single message is the beginning of a text, not a turn."""
+
+    @property
+    def text(self) -> str:
+        """The last message's content: what the completion answers or continues."""
+        return self.messages[-1].content
+
+    def to_json(self) -> dict[str, Any]:
+        """The `prompts` schema; absent optional fields are left out."""
+        row: dict[str, Any] = {
+            "id": self.id,
+            "prompt": [message.to_json() for message in self.messages],
+            "source": self.source,
+            "category": self.category,
+        }
+        if self.reference is not None:
+            row["reference"] = self.reference
+        if self.mode != "chat":
+            row["mode"] = self.mode
+        return row
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """Inverse of `to_json`; unknown fields are ignored."""
+        return cls(
+            id=str(row["id"]),
+            messages=_messages(row["prompt"]),
+            source=row.get("source") or "",
+            category=row.get("category") or "",
+            reference=row.get("reference"),
+            mode=row.get("mode") or "chat",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A conversation to imitate: the last message is the assistant's target."""
+
+    id: str
+    messages: tuple[Message, ...]
+    source: str = ""
+    category: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The `sft` schema."""
+        return {
+            "id": self.id,
+            "messages": [message.to_json() for message in self.messages],
+            "category": self.category,
+            "source": self.source,
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """Inverse of `to_json`."""
+        return cls(
+            id=str(row["id"]),
+            messages=_messages(row["messages"]),
+            source=row.get("source") or "",
+            category=row.get("category") or "",
+        )
+
+
+class StopReason(StrEnum):
+    """Why sampling ended."""
+
+    STOP_TOKEN = "stop_token"
+    """The policy wrote one of its stop tokens; that token is part of the completion."""
+    LENGTH = "length"
+    """The token limit cut the completion off: it is truncated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sample, exactly as drawn: its tokens are what is trained on, never re-tokenised."""
+
+    prompt_id: str
+    tokens: tuple[int, ...]
+    """The sampled ids, stop token included when one was written."""
+    logprobs: tuple[float, ...]
+    """The sampler's log-probability of each token, at the sampling temperature."""
+    text: str
+    """The decoded tokens without special tokens: a view for rewards and people."""
+    stop: StopReason
+    policy_version: int = 0
+    """Number of weight updates the sampler had received."""
+    engine: str = ""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the token limit, not the policy, ended it."""
+        return self.stop is StopReason.LENGTH
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields; `stop` as its value."""
+        return {
+            "prompt_id": self.prompt_id,
+            "tokens": list(self.tokens),
+            "logprobs": list(self.logprobs),
+            "text": self.text,
+            "stop": self.stop.value,
+            "policy_version": self.policy_version,
+            "engine": self.engine,
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """Inverse of `to_json`."""
+        return cls(
+            prompt_id=str(row["prompt_id"]),
+            tokens=tuple(row["tokens"]),
+            logprobs=tuple(row["logprobs"]),
+            text=row["text"],
+            stop=StopReason(row["stop"]),
+            policy_version=row.get("policy_version", 0),
+            engine=row.get("engine", ""),
+        )
+
+
+class ScoreStatus(StrEnum):
+    """Whether a reward could be computed. Anything but `OK` masks the sample out."""
+
+    OK = "ok"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+    UNSCORABLE = "unscorable"
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A reward for a whole completion, and what it is made of."""
+
+    value: float
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """Weighted contributions; they add up to `value` before clipping."""
+    notes: str = ""
+    status: ScoreStatus = ScoreStatus.OK
+
+    @property
+    def ok(self) -> bool:
+        """Whether `value` may be used."""
+        return self.status is ScoreStatus.OK
+
+    @classmethod
+    def failed(cls, status: ScoreStatus, notes: str) -> Self:
+        """A score that must not be used: its value is NaN, never 0."""
+        return cls(float("nan"), {}, notes, status)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two answers to one prompt, before anyone has judged them."""
+
+    prompt: Prompt
+    a: str
+    b: str
+    id: str = ""
+
+    def swap(self) -> Self:
+        """The same comparison presented in the other order."""
+        return replace(self, a=self.b, b=self.a)
+
+    def to_json(self) -> dict[str, Any]:
+        """The prompt's fields with `a` and `b`."""
+        return {**self.prompt.to_json(), "id": self.id or self.prompt.id, "a": self.a, "b": self.b,
+                "prompt_id": self.prompt.id}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """Inverse of `to_json`."""
+        prompt = Prompt.from_json({**row, "id": row.get("prompt_id", row["id"])})
+        return cls(prompt, row["a"], row["b"], str(row["id"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """A judged comparison. One type for people, judge models, ensembles and simulation."""
+
+    comparison: Comparison
+    p_a: float
+    """Probability in [0, 1] that `a` is better; 0.5 is a tie."""
+    annotator: str
+    """Who decided: a person's id, or the judge's name and version."""
+    kind: Literal["human", "ai", "verifier", "synthetic"] = "human"
+    rationale: str = ""
+    seconds: float | None = None
+    """How long the decision took, where known."""
+    created: str = ""
+    """UTC time in ISO 8601."""
+    round: int = 0
+    """Which round of collection the comparison belongs to."""
+
+    def __post_init__(self) -> None:
+        """Refuses a label that is no probability."""
+        if not 0.0 <= self.p_a <= 1.0:
+            raise ValueError(f"p_a is a probability in [0, 1], found {self.p_a!r}")
+
+    def swap(self) -> Self:
+        """The same judgement with the answers exchanged."""
+        return replace(self, comparison=self.comparison.swap(), p_a=1.0 - self.p_a)
+
+    def to_json(self) -> dict[str, Any]:
+        """The comparison's fields and the judgement's, in one flat row."""
+        return {
+            **self.comparison.to_json(),
+            "p_a": self.p_a,
+            "annotator": self.annotator,
+            "kind": self.kind,
+            "rationale": self.rationale,
+            "seconds": self.seconds,
+            "created": self.created,
+            "round": self.round,
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """Reads our own rows and the `chosen`/`rejected` rows of public data sets."""
+        if "chosen" in row:
+            prompt = Prompt.from_json(row)
+            who = str(row.get("feedback") or "human")
+            kind = cast(
+                Literal["human", "ai", "verifier", "synthetic"],
+                "ai" if who.startswith("ai") else "verifier" if who == "verifier" else "human",
+            )
+            comparison = Comparison(prompt, row["chosen"], row["rejected"], prompt.id)
+            return cls(comparison, 1.0, annotator=who, kind=kind)
+        return cls(
+            comparison=Comparison.from_json(row),
+            p_a=float(row["p_a"]),
+            annotator=row["annotator"],
+            kind=row.get("kind", "human"),
+            rationale=row.get("rationale") or "",
+            seconds=row.get("seconds"),
+            created=row.get("created") or "",
+            round=row.get("round", 0),
+        )
