@@ -1,0 +1,62 @@
+"""A recipe: the stages of a run, in order, and the files the user supplies."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, PositiveInt, StringConstraints, model_validator
+
+from tutelage.config.base import Section
+from tutelage.config.stages import Stage
+
+__all__ = ["Recipe", "referenced_name"]
+
+StageName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+
+
+def referenced_name(reference: str) -> str:
+    """The first component of a reference: the name of a stage, `inputs`, or of a folder."""
+    return reference.split("/", 1)[0]
+
+
+class Recipe(Section):
+    """One run, from nothing to a report."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Names the run folder."""
+    description: str = ""
+    """One paragraph for the report."""
+    seed: int = 0
+    """Seed from which every stage derives its own."""
+    threads: PositiveInt | None = None
+    """Torch threads in all, shared by the stages that run side by side; unset takes the cores."""
+    parallel: PositiveInt | None = None
+    """Stages that may run side by side; unset takes the cores."""
+    inputs: dict[StageName, str | tuple[str, ...] | None] = {}
+    """Files the user supplies, as `inputs/NAME` in references. null: must be given."""
+    stages: Annotated[dict[StageName, Stage], Field(min_length=1)]
+    """The stages by name. A stage may refer to those above it."""
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> Self:
+        seen: set[str] = set()
+        for name, stage in self.stages.items():
+            if name == "inputs":
+                raise ValueError("stages.inputs: 'inputs' is reserved for the user's files")
+            for reference in stage.references():
+                first, _, rest = reference.partition("/")
+                if first == "inputs" and rest not in self.inputs:
+                    raise ValueError(
+                        f"stages.{name} refers to {reference!r}, but inputs has only "
+                        f"{sorted(self.inputs)}"
+                    )
+                if first in self.stages and first not in seen:
+                    raise ValueError(
+                        f"stages.{name} refers to {reference!r}, which is not above it: "
+                        f"move stages.{first} up"
+                    )
+            seen.add(name)
+        return self
+
+    def dependencies(self, name: str) -> tuple[str, ...]:
+        """Names of the stages that stage `name` reads, each once, in recipe order."""
+        needed = {referenced_name(reference) for reference in self.stages[name].references()}
+        return tuple(other for other in self.stages if other in needed)

@@ -1,0 +1,360 @@
+"""The stages a recipe is made of, one section per `kind`.
+
+A *reference* names what a stage reads. `sft` is the output of the stage called sft,
+`world/rl.jsonl` a file inside a stage's folder, `inputs/reviews` a file the user gives on
+the command line; anything else is a path or, for models, a name on a model hub.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from tutelage.config.base import Section
+from tutelage.config.ppo import PPOConfig, SamplingConfig
+from tutelage.config.training import BatchConfig, OptimizerConfig, PrecisionConfig, Share
+
+__all__ = [
+    "EvaluateStage",
+    "HelpdeskStage",
+    "LabelStage",
+    "LengthPenaltyConfig",
+    "ModelShape",
+    "OpeningsStage",
+    "PairsStage",
+    "PretrainStage",
+    "Reference",
+    "RewardConfig",
+    "RewardPhase",
+    "RewardStage",
+    "SFTStage",
+    "SampleStage",
+    "Stage",
+    "TrainStage",
+]
+
+Reference = Annotated[str, "reference"]
+"""The output of another stage, a user's input, or a path."""
+
+
+class _Stage(Section):
+    seed: int | None = None
+    """Seed of this stage; unset derives it from the recipe's seed and the stage's name."""
+
+    def references(self) -> Iterator[str]:
+        """What the stage reads, in the order of its fields."""
+        yield from ()
+
+
+class HelpdeskStage(_Stage):
+    """Writes the corpora and prompts of the built-in helpdesk world."""
+
+    kind: Literal["helpdesk"] = "helpdesk"
+    preset: Literal["nano", "micro"] = "nano"
+    """Size of the world: nano has 5 intents, micro 12."""
+    documents: PositiveInt = 12_000
+    """Documents for pre-training."""
+    demonstrations: PositiveInt = 12_000
+    """Demonstrations of mediocre quality for supervised fine-tuning."""
+    train_prompts: PositiveInt = 8_000
+    """Prompts whose answers are compared to train the reward models."""
+    rl_prompts: PositiveInt = 8_000
+    """Prompts for reinforcement learning."""
+    held_out_prompts: PositiveInt = 512
+    """Prompts for reward-model validation and for probes during training."""
+    test_prompts: PositiveInt = 512
+    """Prompts for the evaluation, with phrases, names and attacks not seen before."""
+
+
+class ModelShape(Section):
+    """A Llama trained from scratch."""
+
+    hidden_size: PositiveInt = 96
+    """Width of the residual stream."""
+    layers: PositiveInt = 3
+    """Transformer blocks."""
+    heads: PositiveInt = 4
+    """Attention heads."""
+    mlp_size: PositiveInt = 256
+    """Width of the feed-forward blocks."""
+    context: PositiveInt = 512
+    """Longest sequence."""
+    vocabulary: PositiveInt = 1024
+    """Largest vocabulary of the byte-level BPE tokenizer."""
+
+
+class PretrainStage(_Stage):
+    """Trains a tokenizer and a small causal language model from nothing."""
+
+    kind: Literal["pretrain"] = "pretrain"
+    data: tuple[Reference, ...]
+    """Documents: recall documents of a world, or files of the `text` schema."""
+    model: ModelShape = ModelShape()
+    steps: PositiveInt = 500
+    """Optimiser steps at most."""
+    rows: PositiveInt = 32
+    """Sequences per step."""
+    length: PositiveInt = 256
+    """Tokens per sequence of plain text."""
+    other_weight: Share = 0.05
+    """Loss weight of tokens that are no fact, where documents mark facts."""
+    fact_accuracy: Share = 0.995
+    """Stop early at this accuracy on facts, where documents mark facts."""
+    optimizer: OptimizerConfig = OptimizerConfig(
+        learning_rate=3e-3, beta2=0.95, epsilon=1e-8, warmup=0.05, floor=0.1, weight_decay=0.01
+    )
+    precision: PrecisionConfig = PrecisionConfig()
+
+    def references(self) -> Iterator[str]:
+        """The documents."""
+        yield from self.data
+
+
+class SFTStage(_Stage):
+    """Supervised fine-tuning on demonstrations."""
+
+    kind: Literal["sft"] = "sft"
+    model: Reference
+    """The model to start from."""
+    data: tuple[Reference, ...]
+    """Files of the `sft` schema, or of the `preference` schema, whose `chosen` is imitated."""
+    epochs: PositiveFloat = 1.0
+    """Passes over the data; a fraction stops early."""
+    limit: PositiveInt | None = None
+    """Use only the first rows."""
+    max_length: PositiveInt = 1024
+    """Tokens of a conversation; longer ones are left out and counted."""
+    batch: BatchConfig = BatchConfig()
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-5, warmup=0.03, floor=0.3)
+    precision: PrecisionConfig = PrecisionConfig()
+
+    def references(self) -> Iterator[str]:
+        """The model and the demonstrations."""
+        yield self.model
+        yield from self.data
+
+
+class SampleStage(_Stage):
+    """Draws completions for prompts."""
+
+    kind: Literal["sample"] = "sample"
+    model: Reference
+    """The model to sample from."""
+    prompts: Reference
+    """A file of the `prompts` schema."""
+    limit: PositiveInt | None = None
+    """Use only the first prompts."""
+    sampling: SamplingConfig = SamplingConfig(samples_per_prompt=2)
+
+    def references(self) -> Iterator[str]:
+        """The model and the prompts."""
+        yield self.model
+        yield self.prompts
+
+
+class LabelStage(_Stage):
+    """Asks an annotator which of two completions is better."""
+
+    kind: Literal["label"] = "label"
+    samples: Reference
+    """The stage or file that holds several completions per prompt."""
+    annotator: Literal["people", "judge"]
+    """Who answers: simulated people (noisy, they like long and polite answers) or a simulated AI
+    judge (consistent, but blind to some facts). Both belong to the helpdesk world."""
+    preset: Literal["nano", "micro"] = "nano"
+    """The world the annotators know."""
+    pairs_per_prompt: PositiveInt = 1
+    """Comparisons built from each prompt's completions."""
+    limit: PositiveInt | None = None
+    """Comparisons to label at most."""
+
+    def references(self) -> Iterator[str]:
+        """The samples."""
+        yield self.samples
+
+
+class PairsStage(_Stage):
+    """Builds preferences from labelled texts: a positive one is preferred to a negative one."""
+
+    kind: Literal["pairs"] = "pairs"
+    data: tuple[Reference, ...]
+    """Files of the `labelled` schema with label 0 or 1."""
+    count: PositiveInt = 4_000
+    """Pairs to build."""
+    max_words: PositiveInt = 64
+    """Words of a text that are kept."""
+
+    def references(self) -> Iterator[str]:
+        """The labelled files."""
+        yield from self.data
+
+
+class OpeningsStage(_Stage):
+    """Makes prompts of the first words of texts, to be continued by the policy."""
+
+    kind: Literal["openings"] = "openings"
+    data: tuple[Reference, ...]
+    """Files with a `text` field."""
+    words: tuple[PositiveInt, PositiveInt] = (3, 8)
+    """Fewest and most words of an opening."""
+    train: PositiveInt = 4_000
+    """Prompts for training."""
+    test: PositiveInt = 300
+    """Prompts for the evaluation, from other texts."""
+
+    def references(self) -> Iterator[str]:
+        """The texts."""
+        yield from self.data
+
+
+class RewardPhase(Section):
+    """One pass of reward-model training over one source of preferences."""
+
+    preferences: tuple[Reference, ...]
+    """Stages or files of the `preference` schema."""
+    limit: PositiveInt | None = None
+    """Use only the first pairs."""
+    epochs: PositiveFloat = 1.0
+    """Passes over the pairs."""
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-5, warmup=0.03)
+
+
+class RewardStage(_Stage):
+    """Trains a reward model on preferences with the Bradley-Terry loss."""
+
+    kind: Literal["reward"] = "reward"
+    model: Reference
+    """The backbone: a causal model of an earlier stage, or any sequence-classification model."""
+    phases: Annotated[tuple[RewardPhase, ...], Field(min_length=1)]
+    """Trained one after the other: AI labels first, people's last."""
+    held_out: Share = 0.1
+    """Share of the last phase's prompts that is kept for validation."""
+    calibration: Reference | None = None
+    """Samples whose scores set mean 0 and variance 1, and whose lengths give the slope."""
+    smoothing: Share = 0.0
+    """Label smoothing."""
+    centring: NonNegativeFloat = 0.01
+    """Weight of (r_a + r_b)^2, which fixes the scores' free constant."""
+    max_length: PositiveInt = 512
+    """Tokens of prompt and answer; longer texts cannot be scored and are counted."""
+    batch: BatchConfig = BatchConfig()
+    precision: PrecisionConfig = PrecisionConfig()
+
+    def references(self) -> Iterator[str]:
+        """The backbone, the preferences and the calibration samples."""
+        yield self.model
+        for phase in self.phases:
+            yield from phase.preferences
+        if self.calibration is not None:
+            yield self.calibration
+
+
+class LengthPenaltyConfig(Section):
+    """-coefficient * max(0, tokens - threshold), in units of the reward model's sigma."""
+
+    coefficient: NonNegativeFloat | Literal["auto"] = "auto"
+    """Penalty per token; auto takes `slope_factor` times the reward model's own slope."""
+    threshold: NonNegativeFloat | Literal["auto"] = "auto"
+    """Tokens that cost nothing; auto takes the 90 % quantile of the reference's lengths."""
+    slope_factor: PositiveFloat = 1.5
+    """Below 1 the penalty is smaller than what the reward model pays for a token."""
+
+
+class RewardConfig(Section):
+    """What the policy is rewarded for: the parts add up."""
+
+    model: Reference | None = None
+    """The reward model."""
+    clip: PositiveFloat | None = None
+    """Bound on the reward model's score, in its sigmas."""
+    length: LengthPenaltyConfig | None = None
+    """Penalty on long completions."""
+    functions: dict[str, float] = {}
+    """Python functions `path.py:name` with their weights."""
+
+    def references(self) -> Iterator[str]:
+        """The reward model."""
+        if self.model is not None:
+            yield self.model
+
+
+class TrainStage(_Stage):
+    """Trains a policy against a reward by reinforcement learning."""
+
+    kind: Literal["train"] = "train"
+    algorithm: Literal["ppo"] = "ppo"
+    """The learner."""
+    model: Reference
+    """The policy to start from; its frozen copy is the reference."""
+    reward: RewardConfig
+    prompts: Reference
+    """A file of the `prompts` schema."""
+    limit: PositiveInt | None = None
+    """Use only the first prompts."""
+    max_prompt_tokens: PositiveInt = 512
+    """Longer prompts are left out and counted."""
+    critic: Literal["reward", "policy"] = "policy"
+    """What the critic starts from: the reward model, or the policy with a zero head."""
+    ppo: PPOConfig = PPOConfig()
+    probes: Reference | None = None
+    """Prompts answered every `probe_every` rounds; the evaluation judges them afterwards."""
+    probe_every: PositiveInt = 10
+    """Rounds between probes."""
+    probe_count: PositiveInt = 128
+    """Prompts in a probe."""
+    log_samples: NonNegativeInt = 3
+    """Completions written to samples.jsonl in each round."""
+
+    def references(self) -> Iterator[str]:
+        """The policy, the reward, the prompts and the probes."""
+        yield self.model
+        yield from self.reward.references()
+        yield self.prompts
+        if self.probes is not None:
+            yield self.probes
+
+
+class EvaluateStage(_Stage):
+    """Compares models on held-out prompts by signals the policy never trained on."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    models: Annotated[dict[str, Reference], Field(min_length=1)]
+    """Label in the report -> model."""
+    baseline: str
+    """The label the others are compared with."""
+    prompts: Reference
+    """A file of the `prompts` schema."""
+    limit: PositiveInt | None = None
+    """Use only the first prompts."""
+    rater: Literal["helpdesk", "lexicon", "none"] = "none"
+    """Held-out signal: the helpdesk world's gold score, or the VADER sentiment lexicon."""
+    reward: Reference | None = None
+    """Reward model whose score is the proxy."""
+    probes: dict[str, Reference] = {}
+    """Label in the report -> training stage whose probes are judged."""
+    sampling: SamplingConfig = SamplingConfig()
+    show: NonNegativeInt = 12
+    """Prompts whose answers are shown side by side."""
+
+    def references(self) -> Iterator[str]:
+        """The models, the prompts, the reward model and the probes."""
+        yield from self.models.values()
+        yield self.prompts
+        if self.reward is not None:
+            yield self.reward
+        yield from self.probes.values()
+
+
+Stage = Annotated[
+    HelpdeskStage
+    | PretrainStage
+    | SFTStage
+    | SampleStage
+    | LabelStage
+    | PairsStage
+    | OpeningsStage
+    | RewardStage
+    | TrainStage
+    | EvaluateStage,
+    Field(discriminator="kind"),
+]

@@ -1,0 +1,63 @@
+"""Settings shared by everything that takes gradient steps."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+
+from tutelage.config.base import Section
+
+__all__ = ["BatchConfig", "OptimizerConfig", "PrecisionConfig", "Share"]
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class OptimizerConfig(Section):
+    """AdamW with a warm-up and a decay to a floor."""
+
+    learning_rate: PositiveFloat = 3e-6
+    """Peak learning rate."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Shape of the decay after the warm-up."""
+    floor: Share = 0.0
+    """Learning rate at the end, as a share of the peak."""
+    warmup: Share = 0.0
+    """Share of the optimiser steps spent rising linearly to the peak."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled weight decay; never applied to biases and norms."""
+    beta1: Share = 0.9
+    """Decay of AdamW's first moment."""
+    beta2: Share = 0.999
+    """Decay of AdamW's second moment."""
+    epsilon: PositiveFloat = 1e-5
+    """AdamW's epsilon. 1e-5 as in the PPO literature: 1e-8 makes early steps aggressive."""
+    max_gradient_norm: PositiveFloat = 1.0
+    """Global gradient norm above which gradients are scaled down, per model."""
+
+
+class PrecisionConfig(Section):
+    """Number formats."""
+
+    weights: str = "float32"
+    """Format of the trainable weights. Only float32: see the refusal of bfloat16."""
+    compute: Literal["float32", "bfloat16"] = "float32"
+    """Format of matrix products, by autocast over float32 weights."""
+
+    @field_validator("weights")
+    @classmethod
+    def _master_weights(cls, value: str) -> str:
+        if value != "float32":
+            raise ValueError(
+                f"found {value!r}, only 'float32' is allowed: bfloat16 weights under AdamW round "
+                "most updates away (at learning rate 3e-6 1.6 % of the weights move at all); "
+                "set precision.compute to bfloat16 instead, which keeps float32 master weights"
+            )
+        return value
+
+
+class BatchConfig(Section):
+    """How a batch is cut up for the optimiser."""
+
+    minibatch: PositiveInt = 64
+    """Rows per optimiser step."""
+    microbatch_tokens: PositiveInt = 16384
+    """Tokens, padding included, in one forward and backward pass."""
