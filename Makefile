@@ -1,0 +1,51 @@
+# Every verb installs what it needs first; `make` alone lists them.
+
+PYTHON ?= python3
+BIN    := .venv/bin
+STAMP  := .venv/setup.stamp
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test check format learn mutants sentiment hh clean
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## create .venv and install pinned dependencies (does nothing when up to date)
+
+$(STAMP): pyproject.toml constraints.txt scripts/bootstrap.py
+	@$(PYTHON) scripts/bootstrap.py
+	@touch $@
+
+quickstart: setup ## run the whole pipeline on the built-in world: SFT to report
+	$(BIN)/tutelage run recipes/quickstart.yaml
+
+test: setup ## run the fast tests
+	$(PYTEST) -n 2 --dist worksteal tests
+
+check: setup ## formatting, lint, types and import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup ## format the code and fix what ruff can fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+learn: setup ## run the tests that train for minutes
+	$(PYTEST) -m learn --timeout 3600 tests
+
+mutants: setup ## plant known bugs one by one and show that a test catches each
+	$(BIN)/python scripts/mutants.py
+
+sentiment: setup ## run recipes/sentiment.yaml on data of your own
+	$(BIN)/tutelage run recipes/sentiment.yaml $(ARGS)
+
+hh: setup ## run recipes/hh.yaml on data of your own
+	$(BIN)/tutelage run recipes/hh.yaml $(ARGS)
+
+clean: ## remove .venv and caches; runs are kept
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf src/*.egg-info
