@@ -30,7 +30,7 @@ class Recipe(Section):
     """Torch threads in all, shared by the stages that run side by side; unset takes the cores."""
     parallel: PositiveInt | None = None
     """Stages that may run side by side; unset takes the cores."""
-    inputs: dict[StageName, str | tuple[str, ...] | None] = {}
+    inputs: dict[StageName, str | tuple[str, ...] | None] = Field(default_factory=dict)
     """Files the user supplies, as `inputs/NAME` in references. null: must be given."""
     stages: Annotated[dict[StageName, Stage], Field(min_length=1)]
     """The stages by name. A stage may refer to those above it."""

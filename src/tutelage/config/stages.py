@@ -269,7 +269,7 @@ class RewardConfig(Section):
     """Bound on the reward model's score, in its sigmas."""
     length: LengthPenaltyConfig | None = None
     """Penalty on long completions."""
-    functions: dict[str, float] = {}
+    functions: dict[str, float] = Field(default_factory=dict)
     """Python functions `path.py:name` with their weights."""
 
     def references(self) -> Iterator[str]:
@@ -330,7 +330,7 @@ class EvaluateStage(_Stage):
     """Held-out signal: the helpdesk world's gold score, or the VADER sentiment lexicon."""
     reward: Reference | None = None
     """Reward model whose score is the proxy."""
-    probes: dict[str, Reference] = {}
+    probes: dict[str, Reference] = Field(default_factory=dict)
     """Label in the report -> training stage whose probes are judged."""
     sampling: SamplingConfig = SamplingConfig()
     show: NonNegativeInt = 12

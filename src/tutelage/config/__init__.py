@@ -1,0 +1,53 @@
+"""Recipes and their settings: frozen, validated, free of torch."""
+
+from tutelage.config.base import Section
+from tutelage.config.ppo import KLConfig, PPOConfig, SamplingConfig, TruncationConfig
+from tutelage.config.recipe import Recipe, referenced_name
+from tutelage.config.stages import (
+    EvaluateStage,
+    HelpdeskStage,
+    LabelStage,
+    LengthPenaltyConfig,
+    ModelShape,
+    OpeningsStage,
+    PairsStage,
+    PretrainStage,
+    Reference,
+    RewardConfig,
+    RewardPhase,
+    RewardStage,
+    SampleStage,
+    SFTStage,
+    Stage,
+    TrainStage,
+)
+from tutelage.config.training import BatchConfig, OptimizerConfig, PrecisionConfig
+
+__all__ = [
+    "BatchConfig",
+    "EvaluateStage",
+    "HelpdeskStage",
+    "KLConfig",
+    "LabelStage",
+    "LengthPenaltyConfig",
+    "ModelShape",
+    "OpeningsStage",
+    "OptimizerConfig",
+    "PPOConfig",
+    "PairsStage",
+    "PrecisionConfig",
+    "PretrainStage",
+    "Recipe",
+    "Reference",
+    "RewardConfig",
+    "RewardPhase",
+    "RewardStage",
+    "SFTStage",
+    "SampleStage",
+    "SamplingConfig",
+    "Section",
+    "Stage",
+    "TrainStage",
+    "TruncationConfig",
+    "referenced_name",
+]
