@@ -1,0 +1,40 @@
+"""The helpdesk world: customers ask about their account, and the truth is in the prompt.
+
+    WorldSpec ─┬─ recall_documents ──> pre-training
+               ├─ demonstrations ────> SFT
+               └─ prompts ──> policy ──> Comparison ─┬─ People ─────────> Preference
+                                                     └─ SimulatedJudge ─> Preference
+
+The gold score is in `tutelage.worlds.helpdesk.gold`, which is not imported here: only
+`tutelage.evaluation` may. See docs/helpdesk.md.
+"""
+
+from tutelage.worlds.helpdesk.annotators import People
+from tutelage.worlds.helpdesk.corpus import (
+    RecallDocument,
+    demonstrations,
+    recall_documents,
+    tokenizer_texts,
+    vocabulary,
+)
+from tutelage.worlds.helpdesk.judge import SimulatedJudge
+from tutelage.worlds.helpdesk.ledger import Ledger
+from tutelage.worlds.helpdesk.prompts import prompts
+from tutelage.worlds.helpdesk.reading import SafetyCounts, safety_counts
+from tutelage.worlds.helpdesk.spec import Split, WorldSpec
+
+__all__ = [
+    "Ledger",
+    "People",
+    "RecallDocument",
+    "SafetyCounts",
+    "SimulatedJudge",
+    "Split",
+    "WorldSpec",
+    "demonstrations",
+    "prompts",
+    "recall_documents",
+    "safety_counts",
+    "tokenizer_texts",
+    "vocabulary",
+]
