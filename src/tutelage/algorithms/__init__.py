@@ -1,0 +1,73 @@
+"""The formulas of RLHF as pure functions of tensors and numbers.
+
+No configuration, model, optimiser, process group or file. Per-token tensors are
+`[batch, time]`, position `t` speaks of token `t`, and a boolean mask selects what counts.
+`docs/algorithms.md` maps each equation to its function and its test.
+
+    logits ─ token_logprobs ─┬─ kl_estimate ─ shape_rewards ─ gae ─ masked_whiten ─┐
+                             └───────────────────────── ppo_policy_loss <──────────┤
+    values ──────────────────────────────────────────── ppo_value_loss  <── returns┘
+"""
+
+from tutelage.algorithms.advantages import gae
+from tutelage.algorithms.aggregation import Aggregation, loss_denominator
+from tutelage.algorithms.bradley_terry import bradley_terry_loss, pairwise_accuracy
+from tutelage.algorithms.distributions import entropy, full_kl, token_logprobs
+from tutelage.algorithms.importance import importance_metrics, importance_weight
+from tutelage.algorithms.kl import KLKind, kl_estimate
+from tutelage.algorithms.kl_control import AdaptiveKL, FixedKL, KLCoefficient
+from tutelage.algorithms.loss_output import LossOutput, merge_metrics
+from tutelage.algorithms.masked import (
+    AllSum,
+    last_token,
+    masked_mean,
+    masked_variance,
+    masked_whiten,
+    zero_outside,
+)
+from tutelage.algorithms.moments import Affine, RunningMoments, fit_affine
+from tutelage.algorithms.policy import ppo_policy_loss
+from tutelage.algorithms.shaping import (
+    TruncationKind,
+    length_penalty,
+    shape_rewards,
+    truncation_score,
+)
+from tutelage.algorithms.value import explained_variance, ppo_value_loss, value_sigma2
+
+__all__ = [
+    "AdaptiveKL",
+    "Affine",
+    "Aggregation",
+    "AllSum",
+    "FixedKL",
+    "KLCoefficient",
+    "KLKind",
+    "LossOutput",
+    "RunningMoments",
+    "TruncationKind",
+    "bradley_terry_loss",
+    "entropy",
+    "explained_variance",
+    "fit_affine",
+    "full_kl",
+    "gae",
+    "importance_metrics",
+    "importance_weight",
+    "kl_estimate",
+    "last_token",
+    "length_penalty",
+    "loss_denominator",
+    "masked_mean",
+    "masked_variance",
+    "masked_whiten",
+    "merge_metrics",
+    "pairwise_accuracy",
+    "ppo_policy_loss",
+    "ppo_value_loss",
+    "shape_rewards",
+    "token_logprobs",
+    "truncation_score",
+    "value_sigma2",
+    "zero_outside",
+]

@@ -1,0 +1,106 @@
+"""From one score per completion to one reward per token.
+
+score ──truncation_score──length_penalty──> score' ─┐
+                                                    ├─ shape_rewards ──> rewards ──> gae
+log π - log π_ref ──kl_estimate("k1")──> kl ────────┘
+
+token     p  p  r      r      E           p: prompt, r: response, E: its last token
+reward    0  0  -β kl  -β kl  -β kl + score'
+"""
+
+from typing import Literal, assert_never
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from tutelage.algorithms.masked import last_token, require_same_shape, zero_outside
+
+__all__ = ["TruncationKind", "length_penalty", "shape_rewards", "truncation_score"]
+
+TruncationKind = Literal["subtract", "replace"]
+
+
+def shape_rewards(
+    scores: Float[Tensor, " batch"],
+    kl: Float[Tensor, "batch time"],
+    mask: Bool[Tensor, "batch time"],
+    beta: float,
+) -> Float[Tensor, "batch time"]:
+    """Per-token rewards: the KL penalty everywhere, the score on the last written token.
+
+        r_t = -β kl_t + [t = T] score
+
+    Source: Ziegler et al. 2019 (arXiv:1909.08593), eq. 2. With k1 the sum over a row is
+    score - β log(π / π_ref) of the whole completion, and the optimum is
+    π* ∝ π_ref exp(score / β); with k2 or k3 it is another policy.
+
+    Args:
+        kl: k1 per token, as `kl_estimate(old_logprobs, ref_logprobs)` gives it.
+        beta: weight of the penalty, in score per nat.
+
+    Returns:
+        Rewards without gradient, 0 at masked positions. A row without a response has none,
+        whatever its score.
+
+    Raises:
+        ValueError: shapes differ, or the score of a row with a response is not finite: a
+            completion that could not be scored has to be masked out, not learned from.
+    """
+    require_same_shape(kl=kl, mask=mask)
+    require_same_shape(scores=scores, rows=mask[..., 0])
+    with torch.no_grad():
+        final = last_token(mask)
+        unusable = final.any(-1) & ~scores.isfinite()
+        if unusable.any():
+            rows = unusable.nonzero().flatten().tolist()
+            raise ValueError(
+                f"scores of rows {rows} are not finite: mask those rows out (an all-false "
+                "response mask), or repair the reward"
+            )
+        placed = torch.where(final, scores.unsqueeze(-1), 0)
+        return placed - beta * zero_outside(kl, mask)
+
+
+def truncation_score(
+    scores: Float[Tensor, " batch"],
+    truncated: Bool[Tensor, " batch"],
+    *,
+    kind: TruncationKind = "subtract",
+    value: float = 1.0,
+) -> Float[Tensor, " batch"]:
+    """What a completion that ran into the token limit is worth.
+
+        subtract: s' = s - value;   replace: s' = value      (in truncated rows)
+
+    Source: `replace` with -1 is Ziegler et al. 2019 (arXiv:1909.08593, code) and Huang et al. 2024
+    (arXiv:2403.17031); `subtract` is TRL's missing-EOS penalty. Apply it after
+    the score has been normalised, so that `value` keeps its meaning.
+    """
+    match kind:
+        case "subtract":
+            return torch.where(truncated, scores - value, scores)
+        case "replace":
+            return torch.where(truncated, value, scores)
+        case _:
+            assert_never(kind)
+
+
+def length_penalty(
+    lengths: Int[Tensor, "*shape"], *, coefficient: float, threshold: int
+) -> Float[Tensor, "*shape"]:
+    """A reward that falls with every token above a threshold.
+
+        y = -c · max(0, T - T₀)
+
+    Source: by definition; Singhal et al. 2023 (arXiv:2310.03716) measure how much of a learned
+    reward is length. The hinge holds only if c exceeds what the reward model pays per token.
+
+    Args:
+        lengths: T, in tokens.
+        coefficient: c, in score per token, at least 0.
+        threshold: T₀, in tokens.
+    """
+    if coefficient < 0:
+        raise ValueError(f"a negative coefficient would reward length, found {coefficient!r}")
+    return -coefficient * (lengths - threshold).clamp(min=0)
