@@ -20,10 +20,11 @@ from tutelage.worlds.helpdesk.corpus import (
 from tutelage.worlds.helpdesk.judge import SimulatedJudge
 from tutelage.worlds.helpdesk.ledger import Ledger
 from tutelage.worlds.helpdesk.prompts import prompts
-from tutelage.worlds.helpdesk.reading import SafetyCounts, safety_counts
+from tutelage.worlds.helpdesk.reading import TOKEN_PATTERN, SafetyCounts, safety_counts
 from tutelage.worlds.helpdesk.spec import Split, WorldSpec
 
 __all__ = [
+    "TOKEN_PATTERN",
     "Ledger",
     "People",
     "RecallDocument",

@@ -25,6 +25,7 @@ from tutelage.worlds.helpdesk.accounts import (
 
 __all__ = [
     "SEPARATOR",
+    "TOKEN_PATTERN",
     "Question",
     "Reading",
     "SafetyCounts",
@@ -37,6 +38,9 @@ __all__ = [
 
 SEPARATOR = " | "
 """Stands between the record and the question."""
+
+TOKEN_PATTERN = r" ?\$?\w+| ?[^\w\s]|\s+"
+"""How a tokenizer for this world should cut text before BPE, so that `$47` can be one token."""
 
 _WORD = re.compile(r"\$?\w+|[^\w\s]")
 _SENTENCE = re.compile(r"[^.!?\n]+")
