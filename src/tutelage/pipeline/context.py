@@ -1,0 +1,44 @@
+"""What a stage function receives: where to write, what to read, how to report.
+
+def run(config: SFTStage, context: StageContext) -> dict[str, float]:
+    model = context.resolve(config.model, "model")
+    rows = context.resolve_all(config.data, "sft.jsonl")
+    ...
+    context.progress.step(step, total, {"loss": loss})
+    context.metrics.log(step, {"sft/loss": loss})
+    save(model, context.folder / "model")
+    return {"loss": loss}
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tutelage.pipeline.references import References
+from tutelage.tracking.metrics import MetricWriter
+from tutelage.tracking.progress import Progress
+
+__all__ = ["StageContext"]
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """The world of one running stage."""
+
+    name: str
+    folder: Path
+    """Where the stage writes; published under its final name when the stage succeeds."""
+    seed: int
+    threads: int
+    """Torch threads this stage may use; already set when the stage starts."""
+    progress: Progress
+    metrics: MetricWriter
+    references: References
+
+    def resolve(self, reference: str, default: str) -> Path:
+        """The file or folder a reference names; see `References.resolve`."""
+        return self.references.resolve(reference, default)
+
+    def resolve_all(self, references: Sequence[str], default: str) -> list[Path]:
+        """The paths of several references in order; an input may stand for several files."""
+        return self.references.resolve_all(references, default)

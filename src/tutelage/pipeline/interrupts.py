@@ -1,0 +1,62 @@
+"""Ctrl-C and SIGTERM, noticed at moments where nothing is half done.
+
+The first signal is only noted; `check` raises it between two events of the run, when
+children can be stopped and partial folders removed in order. A second Ctrl-C does not
+wait for such a moment.
+"""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+__all__ = ["Interrupts", "Terminated"]
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, treated like Ctrl-C; the exit code is 143 instead of 130."""
+
+
+class Interrupts:
+    """Context manager that notes SIGINT and SIGTERM while a run goes on.
+
+    Only a process's main thread can do so; elsewhere the signals keep their handlers.
+    """
+
+    def __init__(self) -> None:
+        self._received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        """Takes the signals over."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Gives the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raises what was received.
+
+        Raises:
+            Terminated: SIGTERM.
+            KeyboardInterrupt: Ctrl-C.
+        """
+        if self._received == signal.SIGTERM:
+            raise Terminated
+        if self._received is not None:
+            raise KeyboardInterrupt
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._received == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        self._received = number

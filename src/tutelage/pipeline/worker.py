@@ -1,0 +1,210 @@
+"""One stage in a process of its own.
+
+    parent ──Task──> run_task ──> stage function ──Event──> parent
+                        └──────── Succeeded | Failed ─────> parent
+
+A fork server that has already imported torch and transformers makes a child cost a tenth
+of a second. It never imports the gold score, and neither may the child, unless it evaluates.
+"""
+
+import errno
+import faulthandler
+import importlib
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+from types import ModuleType
+
+from tutelage.config import Stage
+from tutelage.errors import TutelageError
+from tutelage.pipeline.context import StageContext
+from tutelage.pipeline.isolation import MAY_SEE_GOLD, forbid_gold, gold_calls
+from tutelage.pipeline.references import References
+from tutelage.tracking.atomic import storage_error
+from tutelage.tracking.metrics import MetricWriter
+from tutelage.tracking.progress import Progress
+
+__all__ = ["Failed", "Succeeded", "Task", "run_task", "start_server", "start_worker"]
+
+_PRELOADED = ("torch", "transformers", "tutelage.pipeline.worker")
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that a child process needs to run a stage."""
+
+    name: str
+    module: str
+    """Module whose `run(config, context)` is the stage function."""
+    config: Stage
+    folder: Path
+    seed: int
+    threads: int
+    references: References
+    log: Path
+    """Receives what the stage prints."""
+    error_file: Path
+    """Receives the traceback of an error nobody expected."""
+
+
+@dataclass(frozen=True)
+class Succeeded:
+    """The stage function returned."""
+
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The stage function raised."""
+
+    error: str
+    """Class in `tutelage.errors`."""
+    message: str
+    traceback: str
+
+
+def start_server() -> ForkServerContext:
+    """Starts the fork server, which imports its modules while the caller goes on."""
+    from multiprocessing import forkserver
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(_PRELOADED))
+    with _ignoring_interrupts(), _without_main():
+        forkserver.ensure_running()
+    return context
+
+
+def start_worker(context: ForkServerContext, task: Task) -> tuple[ForkServerProcess, Connection]:
+    """Starts a child; events and the outcome arrive on the connection."""
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=run_task, args=(task, sender), name=task.name)
+    with _without_main():
+        process.start()
+    sender.close()
+    return process, receiver
+
+
+def run_task(task: Task, sender: Connection) -> None:
+    """The child's whole life: runs the stage and sends its outcome."""
+    _prepare_process(task)
+    try:
+        outcome: Succeeded | Failed = Succeeded(_run_stage(task, sender))
+    except TutelageError as error:
+        name = next(c.__name__ for c in type(error).__mro__ if c.__module__ == "tutelage.errors")
+        outcome = Failed(name, str(error), traceback.format_exc())
+    except Exception as error:
+        outcome = _unexpected(task, error)
+    sender.send(outcome)
+    sender.close()
+
+
+def _run_stage(task: Task, sender: Connection) -> dict[str, float]:
+    if task.config.kind not in MAY_SEE_GOLD:
+        forbid_gold(task.name)
+    _seed_everything(task.seed)
+    progress = Progress(task.name, sender.send)
+    progress.start()
+    with MetricWriter.open(task.folder) as metrics:
+        context = StageContext(
+            name=task.name,
+            folder=task.folder,
+            seed=task.seed,
+            threads=task.threads,
+            progress=progress,
+            metrics=metrics,
+            references=task.references,
+        )
+        result = importlib.import_module(task.module).run(task.config, context)
+    numbers = {key: float(value) for key, value in result.items()}
+    return {**numbers, "gold_calls": float(gold_calls())}
+
+
+def _unexpected(task: Task, error: Exception) -> Failed:
+    text = traceback.format_exc()
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = Path(error.filename) if isinstance(error.filename, str) else task.folder
+        return Failed("CheckpointError", str(storage_error(where, error)), text)
+    summary = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
+    try:
+        task.error_file.parent.mkdir(parents=True, exist_ok=True)
+        task.error_file.write_text(text, encoding="utf-8")
+        place = f"the traceback is in {task.error_file}"
+    except OSError as failure:
+        place = f"the traceback could not be written: {failure.strerror}"
+    return Failed("TutelageError", f"unexpected {summary}; {place}", text)
+
+
+def _prepare_process(task: Task) -> None:
+    # A terminal sends Ctrl-C to every process; the parent alone decides what follows.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_die_with_parent, name="watch parent", daemon=True).start()
+    _redirect_output(task.log)
+    faulthandler.enable()
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
+        os.environ[variable] = str(task.threads)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(task.threads)
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _redirect_output(log: Path) -> None:
+    # Warnings of libraries would tear the parent's progress display apart.
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def _seed_everything(seed: int) -> None:
+    random.seed(seed)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(seed)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(seed)
+
+
+@contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    # An ignored signal stays ignored in the server and its children: Ctrl-C while the
+    # server imports torch would otherwise print its traceback.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    # multiprocessing imports the caller's main module again in every child, to find what is
+    # defined there. Nothing of ours is, and a script without a main guard would start anew.
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
