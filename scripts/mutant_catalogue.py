@@ -1,0 +1,349 @@
+"""Mistakes that implementations of RLHF have made, as changes to this source.
+
+Each replaces a text that occurs exactly once in its file. `mistake` says what would go
+wrong; `tests` are the fast tests, or folders of them, that must notice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["MUTANTS", "Mutant"]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One mistake."""
+
+    id: str
+    file: str
+    """Path from the root of the repository."""
+    old: str
+    new: str
+    mistake: str
+    """What goes wrong, in words."""
+    tests: tuple[str, ...]
+
+
+_ALGORITHMS = ("tests/unit/algorithms",)
+_MODELS = ("tests/unit/models",)
+_TRAINERS = ("tests/unit/trainers",)
+_EXPERIENCE = ("tests/unit/test_experience.py",)
+_REWARDS = ("tests/unit/rewards",)
+_GENERATION = ("tests/unit/generation",)
+_CONFIG = ("tests/unit/config",)
+
+MUTANTS = (
+    Mutant(
+        "temperature-dropped",
+        "src/tutelage/models/policy.py",
+        "return logits.float() / self.temperature",
+        "return logits.float()",
+        "Training log-probabilities forget the sampling temperature; most tokens leave the clip "
+        "band before any update.",
+        _MODELS,
+    ),
+    Mutant(
+        "mask-shifted",
+        "src/tutelage/models/causal.py",
+        "return hidden[:, :-1][selected[:, 1:]]",
+        "return hidden[:, 1:][selected[:, 1:]]",
+        "Log-probabilities and values are read one position late, after the token was seen.",
+        _MODELS,
+    ),
+    Mutant(
+        "eos-not-trained",
+        "src/tutelage/experience.py",
+        "response_mask[i, start:end] = score.ok",
+        "response_mask[i, start : end - 1] = score.ok",
+        "The stop token is left out of the mask, so stopping is never learned.",
+        _EXPERIENCE,
+    ),
+    Mutant(
+        "failed-score-is-zero",
+        "src/tutelage/experience.py",
+        "response_mask[i, start:end] = score.ok",
+        "response_mask[i, start:end] = True",
+        "A completion that could not be scored is trained on with reward 0.",
+        _EXPERIENCE,
+    ),
+    Mutant(
+        "failed-part-is-zero",
+        "src/tutelage/rewards/reward.py",
+        "        if not score.ok:\n"
+        '            return Score.failed(score.status, f"{name}: {score.notes}")\n',
+        "        if not score.ok:\n            continue\n",
+        "One failed part of a sum of rewards is skipped instead of failing the sum.",
+        _REWARDS,
+    ),
+    Mutant(
+        "positions-from-padding",
+        "src/tutelage/models/causal.py",
+        '            inputs["position_ids"] = position_ids(attention_mask)\n',
+        "",
+        "Left padding moves the positions; models with absolute positions answer another question.",
+        _MODELS,
+    ),
+    Mutant(
+        "dropout-on",
+        "src/tutelage/models/load.py",
+        "    disable_dropout(model)\n    model.config.use_cache = False",
+        "    model.config.use_cache = False",
+        "Dropout stays on while training, so the ratio is not 1 before the first update.",
+        _MODELS,
+    ),
+    Mutant(
+        "bf16-weights",
+        "src/tutelage/models/load.py",
+        "if weight.requires_grad and weight.dtype in (torch.bfloat16, torch.float16):",
+        "if weight.requires_grad and weight.dtype in (torch.float16,):",
+        "Trainable bfloat16 weights are accepted; AdamW's small updates are rounded away.",
+        (*_MODELS, *_TRAINERS),
+    ),
+    Mutant(
+        "softmax-in-bf16",
+        "src/tutelage/models/policy.py",
+        "return logits.float() / self.temperature",
+        "return logits / self.temperature",
+        "Log-probabilities come from a bfloat16 softmax.",
+        _MODELS,
+    ),
+    Mutant(
+        "reference-is-the-policy",
+        "src/tutelage/models/policy.py",
+        "model = copy.deepcopy(self.model)",
+        "model = self.model",
+        "The reference shares the policy's weights: the KL is 0 for ever.",
+        _MODELS,
+    ),
+    Mutant(
+        "reference-not-frozen",
+        "src/tutelage/models/policy.py",
+        "        freeze(model)\n",
+        "",
+        "The reference keeps its gradients and may be trained along.",
+        _MODELS,
+    ),
+    Mutant(
+        "reward-read-at-padding",
+        "src/tutelage/models/reward_model.py",
+        "last = torch.where(attention_mask, positions, -1).max(1).values",
+        "last = torch.full_like(tokens[:, 0], tokens.shape[1] - 1)",
+        "The reward model reads its score in the last column, padding or not.",
+        _MODELS,
+    ),
+    Mutant(
+        "kl-sign-flipped",
+        "src/tutelage/algorithms/shaping.py",
+        "return placed - beta * zero_outside(kl, mask)",
+        "return placed + beta * zero_outside(kl, mask)",
+        "The penalty becomes a bonus for drifting away from the reference.",
+        _ALGORITHMS,
+    ),
+    Mutant(
+        "kl-arguments-swapped",
+        "src/tutelage/algorithms/kl.py",
+        "difference = logprobs - ref_logprobs",
+        "difference = ref_logprobs - logprobs",
+        "KL(reference, policy) is estimated with samples of the policy.",
+        _ALGORITHMS,
+    ),
+    Mutant(
+        "score-one-late",
+        "src/tutelage/algorithms/shaping.py",
+        "placed = torch.where(final, scores.unsqueeze(-1), 0)",
+        "placed = torch.where(final.roll(1, -1), scores.unsqueeze(-1), 0)",
+        "The score lands one position after the last token.",
+        _ALGORITHMS,
+    ),
+    Mutant(
+        "k3-in-the-reward",
+        "src/tutelage/trainers/ppo.py",
+        "kl = kl_estimate(_present(experience.old_logprobs), _present(experience.ref_logprobs))",
+        "kl = kl_estimate(\n"
+        '            _present(experience.old_logprobs), _present(experience.ref_logprobs), "k3"\n'
+        "        )",
+        "The reward is shaped with k3, whose gradient leads to another policy than "
+        "π_ref exp(r / β).",
+        _TRAINERS,
+    ),
+    Mutant(
+        "k3-allowed",
+        "src/tutelage/config/ppo.py",
+        'if value != "k1":',
+        'if value not in ("k1", "k3"):',
+        "A recipe may ask for k3 in the reward.",
+        _CONFIG,
+    ),
+    Mutant(
+        "kl-loss-detached",
+        "src/tutelage/trainers/ppo.py",
+        "divergence = full_kl(logits, other_logits).sum()",
+        "divergence = full_kl(logits.detach(), other_logits).sum()",
+        "The KL term of the loss has a value but no gradient.",
+        _TRAINERS,
+    ),
+    Mutant(
+        "kl-against-itself",
+        "src/tutelage/trainers/ppo.py",
+        '"ref_logprobs": reference.logprobs(rows),',
+        '"ref_logprobs": policy.logprobs(rows),',
+        "The penalty compares the policy with itself; beta changes nothing.",
+        _TRAINERS,
+    ),
+    Mutant(
+        "kl-controller-sign",
+        "src/tutelage/algorithms/kl_control.py",
+        "self._value *= 1 + error * n / self.horizon",
+        "self._value *= 1 - error * n / self.horizon",
+        "Beta falls while the policy drifts.",
+        _ALGORITHMS,
+    ),
+    Mutant(
+        "kl-controller-per-token",
+        "src/tutelage/trainers/ppo.py",
+        'kl_coefficient.update(metrics["kl/sequence"], len(experience))',
+        'kl_coefficient.update(metrics["kl/token"], len(experience))',
+        "The controller is fed the KL per token, while its target is per sequence.",
+        _TRAINERS,
+    ),
+    Mutant(
+        "gae-sees-masked-tokens",
+        "src/tutelage/algorithms/advantages.py",
+        "next_value = torch.where(written, values[..., t], next_value)",
+        "next_value = values[..., t]",
+        "Values of padding and observations enter the advantage of the token before.",
+        _ALGORITHMS,
+    ),
+    Mutant(
+        "gae-ignores-bootstrap",
+        "src/tutelage/algorithms/advantages.py",
+        "next_value = torch.zeros_like(values[..., 0]) if bootstrap is None else bootstrap",
+        "next_value = torch.zeros_like(values[..., 0])",
+        "A truncated response is treated as if it had ended there.",
+        _ALGORITHMS,
+    ),
+    Mutant(
+        "whitening-unmasked",
+        "src/tutelage/algorithms/masked.py",
+        "count, mean, centred = _centre(x, mask, all_sum)",
+        "count, mean, centred = _centre(x, torch.ones_like(mask), all_sum)",
+        "Advantages are whitened over padding too.",
+        _ALGORITHMS,
+    ),
+    Mutant(
+        "whitening-adds-mean-back",
+        "src/tutelage/algorithms/masked.py",
+        "return zero_outside(whitened + mean, mask) if keep_mean else whitened",
+        "return whitened if keep_mean else zero_outside(whitened + mean, mask)",
+        "Advantages keep their mean: the flag means the opposite.",
+        _ALGORITHMS,
+    ),
+    Mutant(
+        "mask-by-multiplication",
+        "src/tutelage/algorithms/masked.py",
+        "return torch.where(mask.bool(), x, 0)",
+        "return mask * x",
+        "NaN behind the mask gets through, because NaN times 0 is NaN.",
+        _ALGORITHMS,
+    ),
+    Mutant(
+        "mean-of-means-in-the-loss",
+        "src/tutelage/algorithms/masked.py",
+        "    if denominator is None:\n",
+        "    if denominator is None or mask.any():\n",
+        "A loss divides by its own tokens instead of those of the whole optimiser step.",
+        _ALGORITHMS,
+    ),
+    Mutant(
+        "mean-of-means-in-the-learner",
+        "src/tutelage/trainers/learner.py",
+        "output = loss(part, denominator)",
+        "output = loss(part, part.denominator)",
+        "Each micro-batch is divided by its own tokens; gradients depend on how rows are cut up.",
+        _TRAINERS,
+    ),
+    Mutant(
+        "boundary-skipped",
+        "src/tutelage/trainers/learner.py",
+        "            metrics |= self._step(metrics, train)\n",
+        "            if batch.select(minibatch[-1]).denominator:\n"
+        "                metrics |= self._step(metrics, train)\n",
+        "A minibatch whose last micro-batch is empty takes no step, and its gradients leak into "
+        "the next.",
+        _TRAINERS,
+    ),
+    Mutant(
+        "clip-optimistic",
+        "src/tutelage/algorithms/policy.py",
+        "per_token = torch.maximum(surrogate, clipped)",
+        "per_token = torch.minimum(surrogate, clipped)",
+        "The clip takes the better of two estimates instead of the worse.",
+        _ALGORITHMS,
+    ),
+    Mutant(
+        "ratio-unclamped",
+        "src/tutelage/algorithms/policy.py",
+        "log_ratio = (new - old).clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO)",
+        "log_ratio = new - old",
+        "One token with a large log-ratio makes the loss infinite.",
+        _ALGORITHMS,
+    ),
+    Mutant(
+        "advantage-sign",
+        "src/tutelage/algorithms/policy.py",
+        "surrogate = -advantages * ratio",
+        "surrogate = advantages * ratio",
+        "Good tokens become less likely.",
+        _ALGORITHMS,
+    ),
+    Mutant(
+        "value-clip-without-max",
+        "src/tutelage/algorithms/value.py",
+        "per_token = torch.maximum(error, clipped)",
+        "per_token = clipped",
+        "Outside the band the critic's gradient is 0, so it never comes back.",
+        _ALGORITHMS,
+    ),
+    Mutant(
+        "value-targets-whitened",
+        "src/tutelage/trainers/ppo.py",
+        "        advantages = masked_whiten(advantages, mask)\n",
+        "        advantages = masked_whiten(advantages, mask)\n"
+        "        returns = advantages + values\n",
+        "The critic learns whitened targets instead of returns.",
+        _TRAINERS,
+    ),
+    Mutant(
+        "preference-reversed",
+        "src/tutelage/algorithms/bradley_terry.py",
+        "loss = -p * F.logsigmoid(margin - offset) - (1 - p) * F.logsigmoid(-margin - offset)",
+        "loss = -p * F.logsigmoid(-margin - offset) - (1 - p) * F.logsigmoid(margin - offset)",
+        "The reward model prefers what people rejected.",
+        _ALGORITHMS,
+    ),
+    Mutant(
+        "ties-are-wins",
+        "src/tutelage/algorithms/bradley_terry.py",
+        "return (1 + margin.detach().sign() * (label - 0.5).sign()) / 2",
+        "return (margin.detach().sign() * (label - 0.5).sign() >= 0).to(margin.dtype)",
+        "A reward model that scores everything alike is reported as always right.",
+        _ALGORITHMS,
+    ),
+    Mutant(
+        "position-bias-kept",
+        "src/tutelage/records.py",
+        "return replace(self, comparison=self.comparison.swap(), p_a=1.0 - self.p_a)",
+        "return replace(self, comparison=self.comparison.swap())",
+        "Swapping two answers keeps the label, so averaging over both orders averages nothing.",
+        ("tests/unit/test_records.py",),
+    ),
+    Mutant(
+        "gold-for-everyone",
+        "src/tutelage/pipeline/isolation.py",
+        'MAY_SEE_GOLD = frozenset({"evaluate"})',
+        'MAY_SEE_GOLD = frozenset({"evaluate", "train"})',
+        "Training may read the score it is judged by.",
+        ("tests/unit/pipeline",),
+    ),
+)
