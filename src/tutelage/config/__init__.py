@@ -1,6 +1,7 @@
 """Recipes and their settings: frozen, validated, free of torch."""
 
 from tutelage.config.base import Section
+from tutelage.config.load import build_section, load_recipe, load_section
 from tutelage.config.ppo import KLConfig, PPOConfig, SamplingConfig, TruncationConfig
 from tutelage.config.recipe import Recipe, referenced_name
 from tutelage.config.stages import (
@@ -49,5 +50,8 @@ __all__ = [
     "Stage",
     "TrainStage",
     "TruncationConfig",
+    "build_section",
+    "load_recipe",
+    "load_section",
     "referenced_name",
 ]

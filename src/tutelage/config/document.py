@@ -17,7 +17,7 @@ from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from tutelage.errors import ConfigError
 
-__all__ = ["Document", "KeyPath", "dotted", "read_document", "read_value"]
+__all__ = ["Document", "KeyPath", "dotted", "read_document", "read_value", "to_yaml"]
 
 KeyPath = tuple[str | int, ...]
 """Where a value sits: keys of mappings and positions in lists, from the outside in."""
@@ -31,13 +31,20 @@ class Document:
     values: dict[str, Any]
     lines: dict[KeyPath, int]
 
+    def line(self, path: KeyPath) -> int:
+        """The line of the value at `path`, or of the nearest one around it; 0 for the whole."""
+        around = (path[:length] for length in range(len(path), 0, -1))
+        return next((self.lines[part] for part in around if part in self.lines), 0)
+
     def place(self, path: KeyPath) -> str:
-        """`file:line` of the value at `path`, or of the nearest one around it."""
-        for length in range(len(path), -1, -1):
-            line = self.lines.get(tuple(path[:length]))
-            if line is not None:
-                return f"{self.path}:{line}"
-        return str(self.path)
+        """`file:line` of the value at `path`."""
+        line = self.line(path)
+        return f"{self.path}:{line}" if line else str(self.path)
+
+
+def dotted(path: Sequence[str | int]) -> str:
+    """The path as a person writes it: `stages.sft.batch.minibatch`."""
+    return ".".join(map(str, path))
 
 
 def read_document(path: Path) -> Document:
@@ -69,6 +76,17 @@ def read_value(text: str) -> Any:
     except YAMLError as error:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigError(f"{text!r} is not a YAML value: {problem}") from error
+
+
+def to_yaml(values: Any) -> str:
+    """Plain values as a YAML document, mappings in their order."""
+    writer = _parser()
+    writer.default_flow_style = False
+    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    writer.width = 100
+    text = io.StringIO()
+    writer.dump(values, text)
+    return text.getvalue()
 
 
 def _parser() -> YAML:
@@ -108,8 +126,3 @@ def _lines(node: Node | None, path: KeyPath) -> Iterator[tuple[KeyPath, int]]:
         for index, item in enumerate(node.value):
             yield (*path, index), item.start_mark.line + 1
             yield from _lines(item, (*path, index))
-
-
-def dotted(path: Sequence[str | int]) -> str:
-    """The path as a person writes it: `stages.sft.batch.minibatch`."""
-    return ".".join(map(str, path))

@@ -16,7 +16,16 @@ from pydantic.fields import FieldInfo
 from tutelage.config.base import Section
 from tutelage.config.document import KeyPath
 
-__all__ = ["Leaf", "Shape", "field_shape", "item_shape", "leaves", "section_at", "variants"]
+__all__ = [
+    "Leaf",
+    "Shape",
+    "field_shape",
+    "item_shape",
+    "leaves",
+    "section_at",
+    "shape_at",
+    "variants",
+]
 
 
 @dataclass(frozen=True)
@@ -41,8 +50,8 @@ class Shape:
 
     @property
     def is_list(self) -> bool:
-        """Whether the value is a list of any length of one shape."""
-        return any(_is_list(member) for member in self.members)
+        """Whether the value may be a list."""
+        return any(get_origin(member.annotation) is tuple for member in self.members)
 
     @property
     def is_mapping(self) -> bool:
@@ -52,11 +61,24 @@ class Shape:
     @property
     def is_text(self) -> bool:
         """Whether text needs no reading: nothing but text is allowed, or null."""
-        kinds = {member.annotation for member in self.members} - {type(None)}
-        return kinds == {str}
+        return {member.annotation for member in self.members} - {type(None)} == {str}
+
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        """The values of its literals."""
+        literals = [m.annotation for m in self.members if get_origin(m.annotation) is Literal]
+        return tuple(choice for literal in literals for choice in get_args(literal))
+
+    @property
+    def allows_null(self) -> bool:
+        """Whether null is allowed."""
+        return any(member.annotation is type(None) for member in self.members)
 
     def describe(self) -> str:
         """What is allowed, in words."""
+        kinds = variants(self)
+        if kinds:
+            return f"a section whose kind is one of {', '.join(kinds)}"
         return " or ".join(dict.fromkeys(_describe(member) for member in self.members))
 
 
@@ -95,7 +117,7 @@ def variants(shape: Shape) -> dict[str, type[Section]]:
     return {section.model_fields["kind"].default: section for section in sections}
 
 
-def section_at(root: type[Section], values: Any, path: KeyPath) -> Shape | None:
+def shape_at(root: type[Section], values: Any, path: KeyPath) -> Shape | None:
     """The shape of what `path` leads to, or None when no field is there.
 
     Args:
@@ -103,10 +125,20 @@ def section_at(root: type[Section], values: Any, path: KeyPath) -> Shape | None:
         values: Unchecked values; they decide between the variants of a union by `kind`.
         path: Keys and positions from `root` on.
     """
+    return _follow(root, values, path)[0]
+
+
+def section_at(root: type[Section], values: Any, path: KeyPath) -> type[Section] | None:
+    """The section that `path` leads to, or None when it leads to something else."""
+    shape, inside = _follow(root, values, path)
+    return None if shape is None else _chosen(shape, inside)
+
+
+def _follow(root: type[Section], values: Any, path: KeyPath) -> tuple[Shape | None, Any]:
     shape: Shape | None = Shape(root)
     for key in path:
         if shape is None:
-            return None
+            break
         section = _chosen(shape, values)
         if section is not None:
             field = section.model_fields.get(str(key))
@@ -114,7 +146,7 @@ def section_at(root: type[Section], values: Any, path: KeyPath) -> Shape | None:
         else:
             shape = item_shape(shape)
         values = _child(values, key)
-    return shape
+    return shape, values
 
 
 def leaves(section: type[Section], prefix: tuple[str, ...] = ()) -> Iterator[Leaf]:
@@ -162,14 +194,11 @@ def _is_section(shape: Shape) -> bool:
     return isinstance(shape.annotation, type) and issubclass(shape.annotation, Section)
 
 
-def _is_list(shape: Shape) -> bool:
-    arguments = get_args(shape.annotation)
-    return get_origin(shape.annotation) is tuple and arguments[-1:] == (Ellipsis,)
-
-
 def _describe(shape: Shape) -> str:
     annotation = shape.annotation
-    names = {type(None): "null", bool: "true or false", int: "an integer", float: "a number"}
+    if annotation is type(None):
+        return "null"
+    names = {bool: "true or false", int: "an integer", float: "a number"}
     if annotation in names:
         return names[annotation] + _bounds(shape.metadata)
     if annotation is str:
@@ -181,13 +210,14 @@ def _describe(shape: Shape) -> str:
         return f"a section with {', '.join(annotation.model_fields)}"
     if get_origin(annotation) is dict:
         return f"names, each with {_bare(get_args(annotation)[1]).describe()}"
-    return _describe_tuple(annotation)
+    return _describe_tuple(shape)
 
 
-def _describe_tuple(annotation: Any) -> str:
-    items = [_bare(item).describe() for item in get_args(annotation) if item is not Ellipsis]
+def _describe_tuple(shape: Shape) -> str:
+    items = [_bare(item).describe() for item in get_args(shape.annotation) if item is not Ellipsis]
+    least = [m.min_length for m in shape.metadata if isinstance(m, annotated_types.MinLen)]
     if len(items) == 1:
-        return f"a list, each item {items[0]}"
+        return f"a list{f' of at least {least[0]}' if least else ''}, each item {items[0]}"
     return f"a list of {len(items)}: {', '.join(items)}"
 
 
