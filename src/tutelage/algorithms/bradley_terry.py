@@ -20,7 +20,7 @@ def bradley_terry_loss(
     *,
     smoothing: float = 0.0,
     offset: float | Float[Tensor, "*pairs"] = 0.0,
-    denominator: float | None = None,
+    denominator: int | float | None = None,
 ) -> Float[Tensor, ""]:
     """Negative log-likelihood of preferences under the Bradley-Terry model.
 

@@ -75,7 +75,7 @@ def last_token(mask: Bool[Tensor, "batch time"]) -> Bool[Tensor, "batch time"]:
 def masked_mean(
     x: Float[Tensor, "*shape"],
     mask: Bool[Tensor, "*shape"],
-    denominator: float | Tensor | None = None,
+    denominator: int | float | Tensor | None = None,
 ) -> Float[Tensor, ""]:
     """The sum over the mask, divided by a denominator that may span more than this tensor.
 

@@ -28,7 +28,7 @@ def ppo_policy_loss(
     clip: float,
     clip_high: float | None = None,
     dual_clip: float | None = None,
-    denominator: float | Tensor | None = None,
+    denominator: int | float | Tensor | None = None,
 ) -> LossOutput:
     """The clipped surrogate objective, negated.
 

@@ -56,7 +56,7 @@ def ppo_value_loss(
     clip: float | None,
     normalize: bool = False,
     sigma2: Float[Tensor, ""] | None = None,
-    denominator: float | Tensor | None = None,
+    denominator: int | float | Tensor | None = None,
 ) -> LossOutput:
     """Half the squared error to the returns, pessimistic about steps away from the old values.
 
