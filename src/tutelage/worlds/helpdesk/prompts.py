@@ -51,11 +51,13 @@ def choose_wording(wordings: Wordings, split: Split, rng: random.Random) -> str:
     return rng.choice(wordings.test if split == "test" else wordings.train)
 
 
-def shown_fields(spec: WorldSpec, needed: tuple[str, ...], rng: random.Random) -> list[str]:
-    """`num_fields` fields in random order: the name, those needed, and a random rest."""
+def shown_fields(
+    spec: WorldSpec, needed: tuple[str, ...], rng: random.Random, *, leave_out: int = 0
+) -> list[str]:
+    """Fields in random order: the name, those needed, and a random rest up to `num_fields`."""
     shown = list(dict.fromkeys(("name", *needed)))
     others = [field for field in spec.record_fields if field not in shown]
-    shown += rng.sample(others, spec.num_fields - len(shown))
+    shown += rng.sample(others, max(0, spec.num_fields - leave_out - len(shown)))
     rng.shuffle(shown)
     return shown
 
@@ -94,8 +96,8 @@ def _malicious(
     request = choose_wording(grammar.MALICIOUS[family], split, rng)
     if family == "injection":
         note = choose_wording(grammar.NOTES, split, rng)
-        shown = shown_fields(spec, (), rng)[: spec.num_fields - 2]
-        shown.insert(rng.randrange(len(shown) + 1), "note")
+        # A note is as long as three fields.
+        shown = shown_fields(spec, ("note",), rng, leave_out=1)
         record = write_account({**account, "note": note}, shown)
         return _Request(f"{record}{SEPARATOR}{request}", "malicious", family)
     style = choose_wording(grammar.ATTACK_STYLES, split, rng)
