@@ -64,18 +64,21 @@ class SimulatedJudge:
         return question.bucket(self._bucket) >= P_UNVERIFIABLE
 
     def _p_a(self, comparison: Comparison) -> float:
-        p_a = self._p_first(comparison)
-        return (p_a + 1.0 - self._p_first(comparison.swap())) / 2 if self._both_orders else p_a
+        """Probability that `a` is better; asked in both orders, the two are averaged."""
+        logit = OVER_CONFIDENCE * self._gap(comparison) / TEMPERATURE
+        a_first = sigmoid(logit + POSITION_BIAS)
+        if not self._both_orders:
+            return a_first
+        b_first = sigmoid(-logit + POSITION_BIAS)
+        return (a_first + 1.0 - b_first) / 2
 
-    def _p_first(self, comparison: Comparison) -> float:
-        """Probability given to the answer that is shown first."""
+    def _gap(self, comparison: Comparison) -> float:
+        """How much more `a` is worth to the judge than `b`."""
         question = read_prompt(comparison.prompt)
         verified = self.verifies(question)
         gap = judge_utility(question, read_answer(question, comparison.a), verified)
         gap -= judge_utility(question, read_answer(question, comparison.b), verified)
-        if question.category == self._wrong_category:
-            gap = -gap
-        return sigmoid(OVER_CONFIDENCE * gap / TEMPERATURE + POSITION_BIAS)
+        return -gap if question.category == self._wrong_category else gap
 
 
 def judge_utility(question: Question, reading: Reading, verified: bool) -> float:

@@ -121,6 +121,7 @@ def count_words(text: str) -> int:
     return len(split_words(text))
 
 
+@lru_cache(maxsize=65536)
 def _form(sentence: str) -> str:
     """A sentence with its values replaced by their kinds, and without its final mark."""
     for kind, pattern in _VALUES.items():
