@@ -2,6 +2,6 @@
 
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.references import References
-from tutelage.pipeline.run import RunResult, run_recipe
+from tutelage.pipeline.run import RunResult, run_recipe, run_stage
 
-__all__ = ["References", "RunResult", "StageContext", "run_recipe"]
+__all__ = ["References", "RunResult", "StageContext", "run_recipe", "run_stage"]

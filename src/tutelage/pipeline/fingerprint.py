@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from tutelage.config import Recipe, Section, Stage, TrainStage
+from tutelage.config import Section, Stage, TrainStage
 from tutelage.errors import DataError
 from tutelage.pipeline.references import References
 from tutelage.tracking.fingerprint import file_fingerprint, fingerprint
@@ -24,12 +24,11 @@ STAGE_FORMAT = 1
 """Raised when a stage of the same configuration writes other results than before."""
 
 
-def stage_seed(recipe: Recipe, name: str) -> int:
+def stage_seed(stage: Stage, name: str, recipe_seed: int) -> int:
     """The stage's own seed, or one in [0, 2**31) drawn from the recipe's seed and its name."""
-    own = recipe.stages[name].seed
-    if own is not None:
-        return own
-    digest = hashlib.sha256(f"{recipe.seed}/{name}".encode()).digest()
+    if stage.seed is not None:
+        return stage.seed
+    digest = hashlib.sha256(f"{recipe_seed}/{name}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
 
 

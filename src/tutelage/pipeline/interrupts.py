@@ -13,6 +13,9 @@ from typing import Any, Self
 __all__ = ["Interrupts", "Terminated"]
 
 
+_MESSAGE = "interrupted: finished stages are kept; run the same command again to continue"
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM, treated like Ctrl-C; the exit code is 143 instead of 130."""
 
@@ -52,11 +55,11 @@ class Interrupts:
             KeyboardInterrupt: Ctrl-C.
         """
         if self._received == signal.SIGTERM:
-            raise Terminated
+            raise Terminated(_MESSAGE)
         if self._received is not None:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(_MESSAGE)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._received == signal.SIGINT == number:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(_MESSAGE)
         self._received = number

@@ -1,0 +1,262 @@
+"""Runs jobs in child processes: in order, side by side where they can, finished ones not again.
+
+    Job ──all it reads is finished──> fingerprint ──equal to the folder's──> skipped
+                                          └─ new or changed ──> child ──events──> display
+                                                                  └──outcome──> folder published
+
+A failure or an interrupt stops the children and removes their partial folders; what was
+finished stays.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tutelage import errors
+from tutelage.config import Stage
+from tutelage.errors import TutelageError
+from tutelage.pipeline.fingerprint import describe_stage
+from tutelage.pipeline.interrupts import Interrupts
+from tutelage.pipeline.references import References
+from tutelage.pipeline.registry import STAGE_MODULES
+from tutelage.pipeline.worker import Failed, Succeeded, Task, start_server, start_worker
+from tutelage.tracking.manifest import MANIFEST, Manifest, load_manifest, verify
+from tutelage.tracking.progress import Event, ProgressDisplay, StageFinished
+from tutelage.tracking.stage import StageFolder, StageInfo, stage_path
+
+__all__ = ["Executor", "Job", "Workplace", "difference"]
+
+_POLL = 0.2
+"""Seconds between two looks at signals while nothing arrives from the children."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage to run, once all it reads is finished."""
+
+    name: str
+    stage: Stage
+    seed: int
+    threads: int
+    after: tuple[str, ...] = ()
+    """Names of the jobs it reads."""
+    force: bool = False
+    """Run although it is finished."""
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where jobs read, write and report."""
+
+    folder: Path
+    """Holds `stages/`."""
+    logs: Path
+    """What stages print, a file each; empty ones are removed."""
+    errors: Path
+    """Tracebacks of unexpected errors, a file each."""
+    references: References
+    console: Console
+    modules: Mapping[str, str] = field(default_factory=lambda: STAGE_MODULES)
+    """Module of the stage function by kind."""
+
+
+@dataclass
+class _Running:
+    """A child and the folder it writes into."""
+
+    name: str
+    process: ForkServerProcess
+    connection: Connection
+    folder: StageFolder
+    cleanup: ExitStack
+    """Publishes the folder when closed well, removes it when closed by an error."""
+    task: Task
+    started: float = field(default_factory=time.monotonic)
+    outcome: Succeeded | Failed | None = None
+
+
+class Executor:
+    """Runs jobs; usable once."""
+
+    def __init__(self, place: Workplace, parallel: int, interrupts: Interrupts) -> None:
+        """Runs at most `parallel` jobs side by side."""
+        self._place = place
+        self._parallel = parallel
+        self._interrupts = interrupts
+        self._display = ProgressDisplay(place.console)
+        self._server: ForkServerContext | None = None
+        self._waiting: list[Job] = []
+        self._running: dict[Connection, _Running] = {}
+        self.executed: list[str] = []
+        """Jobs that ran, in the order in which they finished."""
+        self.skipped: list[str] = []
+        """Jobs that were finished before."""
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Runs all jobs to their end.
+
+        Raises:
+            TutelageError: a job failed, or cannot start; the others are stopped by then.
+            KeyboardInterrupt: as `Interrupts.check`; children are stopped by then.
+        """
+        self._waiting = list(jobs)
+        try:
+            with self._display:
+                while self._waiting or self._running:
+                    self._interrupts.check()
+                    self._start_ready()
+                    self._listen()
+        except BaseException as error:
+            self._abandon(error)
+            raise
+
+    def _start_ready(self) -> None:
+        for job in list(self._waiting):
+            if len(self._running) >= self._parallel:
+                return
+            if {*self.executed, *self.skipped}.issuperset(job.after):
+                self._waiting.remove(job)
+                self._begin(job)
+
+    def _begin(self, job: Job) -> None:
+        info = describe_stage(job.stage, job.seed, self._place.references)
+        folder = stage_path(self._place.folder, job.name)
+        if (folder / MANIFEST).exists():
+            reason = "forced" if job.force else difference(load_manifest(folder), info)
+            if not reason:
+                verify(folder)
+                self._note(job.name, "finished before, skipped")
+                self.skipped.append(job.name)
+                return
+            self._note(job.name, f"runs again: {reason}")
+        self._start(job, info)
+
+    def _start(self, job: Job, info: StageInfo) -> None:
+        if self._server is None:
+            self._server = start_server()
+        with ExitStack() as undo:
+            folder = undo.enter_context(StageFolder.create(self._place.folder, job.name, info))
+            task = self._task(job, folder.path)
+            process, connection = start_worker(self._server, task)
+            child = _Running(job.name, process, connection, folder, undo.pop_all(), task)
+        self._running[connection] = child
+
+    def _task(self, job: Job, folder: Path) -> Task:
+        log = self._place.logs / f"{job.name}.txt"
+        error_file = self._place.errors / f"{job.name}.txt"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        error_file.unlink(missing_ok=True)
+        return Task(
+            name=job.name,
+            module=self._place.modules[job.stage.kind],
+            config=job.stage,
+            folder=folder,
+            seed=job.seed,
+            threads=job.threads,
+            references=self._place.references,
+            log=log,
+            error_file=error_file,
+        )
+
+    def _listen(self) -> None:
+        for ready in wait(list(self._running), timeout=_POLL if self._running else 0):
+            child = self._running[ready]  # type: ignore[index]
+            message = _receive(child.connection)
+            if message is None:
+                self._end(child)
+            elif isinstance(message, Succeeded | Failed):
+                child.outcome = message
+            else:
+                self._display.handle(message)
+
+    def _end(self, child: _Running) -> None:
+        child.process.join()
+        if isinstance(child.outcome, Succeeded):
+            del self._running[child.connection]
+            child.connection.close()
+            child.folder.metrics.update(child.outcome.metrics)
+            child.cleanup.close()
+            _remove_empty(child.task.log)
+            seconds = time.monotonic() - child.started
+            self._display.handle(StageFinished(child.name, seconds, child.outcome.metrics))
+            self.executed.append(child.name)
+            return
+        if child.outcome is None:
+            # A signal to the whole process group ends the children before it is noticed here.
+            time.sleep(_POLL)
+            self._interrupts.check()
+        raise _failure(child)
+
+    def _abandon(self, error: BaseException) -> None:
+        for child in self._running.values():
+            child.process.terminate()
+        for child in self._running.values():
+            child.process.join(timeout=5)
+            if child.process.is_alive():
+                child.process.kill()
+                child.process.join()
+            # What goes wrong while tidying up must not hide why the run stopped.
+            with suppress(TutelageError, OSError):
+                child.cleanup.__exit__(type(error), error, error.__traceback__)
+            _remove_empty(child.task.log)
+        self._running.clear()
+
+    def _note(self, name: str, text: str) -> None:
+        self._place.console.print(f"[{name}] {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _receive(connection: Connection) -> Event | Succeeded | Failed | None:
+    """The next message, or None when the child has closed its end or was killed."""
+    try:
+        message: Event | Succeeded | Failed = connection.recv()
+    except (EOFError, OSError):
+        return None
+    return message
+
+
+def difference(manifest: Manifest, info: StageInfo) -> str:
+    """Why a finished stage is not the one described; empty when it is."""
+    if manifest.fingerprint == info.fingerprint:
+        return ""
+    keys = [key for key, value in info.config.items() if manifest.config.get(key) != value]
+    read = [name for name, value in info.inputs.items() if manifest.inputs.get(name) != value]
+    if keys:
+        return f"{', '.join(keys)} changed in its configuration"
+    if read:
+        return f"{', '.join(read)} changed"
+    if manifest.seed != info.seed:
+        return f"its seed changed from {manifest.seed} to {info.seed}"
+    return "another version of Tutelage made it"
+
+
+def _failure(child: _Running) -> TutelageError:
+    outcome = child.outcome
+    if isinstance(outcome, Failed):
+        kind: Any = getattr(errors, outcome.error, TutelageError)
+        # Not every class takes a message alone; the text is complete already.
+        error: TutelageError = kind.__new__(kind)
+        error.args = (f"stage {child.name}: {outcome.message}",)
+        error.add_note(outcome.traceback)
+        return error
+    code = child.process.exitcode
+    if code == -9:
+        return TutelageError(
+            f"stage {child.name} was killed (SIGKILL), most often because memory ran out: "
+            "run fewer stages side by side (--parallel 1) or make its batches smaller"
+        )
+    ended = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
+    return TutelageError(
+        f"stage {child.name} ended {ended} without a result; what it printed is in {child.task.log}"
+    )
+
+
+def _remove_empty(log: Path) -> None:
+    if log.exists() and not log.stat().st_size:
+        log.unlink()

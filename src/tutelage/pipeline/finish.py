@@ -1,0 +1,76 @@
+"""The end of a run: recipe.yaml, summary.json, report.html and the table on the console."""
+
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from tutelage.config import Recipe
+from tutelage.config.document import to_yaml
+from tutelage.errors import MissingExtraError
+from tutelage.tracking.atomic import write_text_atomically
+from tutelage.tracking.reader import RunRecord, read_run
+from tutelage.tracking.report import render_report
+from tutelage.tracking.summary import write_summary
+from tutelage.tracking.table import evaluation_table
+
+__all__ = ["busy_seconds", "finish_run", "show_report", "write_recipe"]
+
+
+def write_recipe(recipe: Recipe, run_folder: Path) -> None:
+    """Writes the resolved recipe, defaults and options included, as `recipe.yaml`."""
+    write_text_atomically(run_folder / "recipe.yaml", to_yaml(recipe.to_json()))
+
+
+def finish_run(
+    recipe: Recipe, run_folder: Path, seconds: float | None, console: Console, changed: bool
+) -> Path | None:
+    """Writes summary and report of a run and shows the table; returns the report's path.
+
+    Args:
+        recipe: What was run.
+        run_folder: Holds the finished stages.
+        seconds: Wall time where one command ran everything; otherwise it is added up.
+        console: Where the table goes.
+        changed: Whether anything ran; without that an existing report is kept.
+    """
+    if changed or not (run_folder / "summary.json").exists():
+        wall = busy_seconds(read_run(run_folder)) if seconds is None else seconds
+        write_summary(run_folder, name=recipe.name, seed=recipe.seed, seconds=wall)
+    return show_report(run_folder, console, render=changed)
+
+
+def show_report(run_folder: Path, console: Console, *, render: bool = True) -> Path | None:
+    """Shows the table of the evaluation and where the report is, rendering it where asked.
+
+    Raises:
+        CheckpointError: no stage of the run is finished, or a file is damaged.
+    """
+    for stage in read_run(run_folder).stages:
+        if stage.evaluation is not None:
+            console.print(evaluation_table(stage.evaluation))
+    report = run_folder / "report.html"
+    if render or not report.exists():
+        try:
+            report = render_report(run_folder)
+        except MissingExtraError as error:
+            console.print(f"no report: {error}", markup=False, highlight=False, soft_wrap=True)
+            return None
+    console.print(f"report: {report}", markup=False, highlight=False, soft_wrap=True)
+    return report
+
+
+def busy_seconds(run: RunRecord) -> float:
+    """Time in which at least one stage ran, pauses between commands left out."""
+    spans = sorted(
+        (
+            datetime.fromisoformat(stage.manifest.started),
+            datetime.fromisoformat(stage.manifest.finished),
+        )
+        for stage in run.stages
+    )
+    total, end = 0.0, spans[0][0]
+    for started, finished in spans:
+        total += max(0.0, (finished - max(started, end)).total_seconds())
+        end = max(end, finished)
+    return total

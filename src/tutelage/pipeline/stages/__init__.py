@@ -1,0 +1,1 @@
+"""The stages of a recipe, one module per `kind`, each with `run(config, context)`."""

@@ -1,0 +1,114 @@
+"""What several stages need: seeded generators, encoded prompts, samplers, progress."""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from tutelage.config import PrecisionConfig, SamplingConfig
+from tutelage.data.chat import encode_prompts, ensure_chat_template, stop_token_ids
+from tutelage.errors import ModelError
+from tutelage.generation import Sampling
+from tutelage.models import Policy, load_causal_lm, load_tokenizer
+from tutelage.pipeline.context import StageContext
+from tutelage.records import EncodedPrompt, Prompt
+
+__all__ = [
+    "Speed",
+    "compute_dtype",
+    "device",
+    "encode",
+    "generator",
+    "load_policy",
+    "sampling_of",
+    "shuffled_batches",
+]
+
+
+def compute_dtype(precision: PrecisionConfig) -> torch.dtype:
+    """The autocast format a recipe asks for."""
+    return torch.bfloat16 if precision.compute == "bfloat16" else torch.float32
+
+
+def device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def generator(context: StageContext, on: torch.device | str = "cpu") -> torch.Generator:
+    """A generator of random numbers that the stage's seed determines."""
+    return torch.Generator(device=on).manual_seed(context.seed)
+
+
+def load_policy(
+    path: Path, *, temperature: float = 1.0, compute: torch.dtype = torch.float32
+) -> tuple[Policy, PreTrainedTokenizerBase]:
+    """A causal model as a policy, with its tokenizer; both fit for conversations."""
+    tokenizer = load_tokenizer(path)
+    model = load_causal_lm(path)
+    if ensure_chat_template(tokenizer):
+        model.resize_token_embeddings(len(tokenizer))
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id is None:
+        raise ModelError(f"the tokenizer in {path} has neither a pad nor an eos token: set one")
+    model.to(device())  # type: ignore[arg-type]
+    return Policy(model, temperature=temperature, compute=compute), tokenizer
+
+
+def encode(
+    context: StageContext,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    max_tokens: int | None = None,
+) -> list[EncodedPrompt]:
+    """Prompts as token ids; those that are too long are left out and reported."""
+    encoded = encode_prompts(tokenizer, prompts, max_tokens)
+    if encoded.num_too_long:
+        context.progress.message(
+            f"{encoded.num_too_long} of {len(prompts)} prompts exceed {max_tokens} tokens "
+            "and are left out"
+        )
+    return [
+        EncodedPrompt(prompt, tuple(ids))
+        for prompt, ids in zip(encoded.prompts, encoded.ids, strict=True)
+    ]
+
+
+def sampling_of(config: SamplingConfig, tokenizer: PreTrainedTokenizerBase) -> Sampling:
+    """A recipe's sampling settings with the tokenizer's stop tokens."""
+    return Sampling(
+        stop_tokens=stop_token_ids(tokenizer),
+        max_tokens=config.max_tokens,
+        temperature=config.temperature,
+        samples_per_prompt=config.samples_per_prompt,
+    )
+
+
+def shuffled_batches(
+    prompts: Sequence[EncodedPrompt], size: int, steps: int, source: torch.Generator
+) -> Iterator[list[EncodedPrompt]]:
+    """`steps` batches, each prompt once before any comes again."""
+    order: list[int] = []
+    for _ in range(steps):
+        while len(order) < size:
+            order += torch.randperm(len(prompts), generator=source).tolist()
+        chosen, order = order[:size], order[size:]
+        yield [prompts[i] for i in chosen]
+
+
+class Speed:
+    """Tokens per second since the last reading."""
+
+    def __init__(self) -> None:
+        """Starts the clock."""
+        self._then = time.perf_counter()
+
+    def read(self, tokens: int) -> float:
+        """Rate at which `tokens` were handled since the last call."""
+        now = time.perf_counter()
+        rate = tokens / max(1e-9, now - self._then)
+        self._then = now
+        return rate

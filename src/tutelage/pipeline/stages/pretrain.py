@@ -1,0 +1,184 @@
+"""Trains a tokenizer and a small causal language model from nothing.
+
+Documents that mark their facts weigh them fully and everything else little: copying a value
+from the conversation is learned within a million tokens that way, and hardly at all otherwise.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from tutelage.config import BatchConfig, PretrainStage
+from tutelage.data.chat import encode_text
+from tutelage.data.jsonl import read_jsonl
+from tutelage.data.loaders import load_texts
+from tutelage.data.tokenizer import train_tokenizer
+from tutelage.errors import DataError
+from tutelage.models import Policy, new_llama, save_model
+from tutelage.pipeline.context import StageContext
+from tutelage.pipeline.stages.common import Speed, compute_dtype, device, generator
+from tutelage.trainers.learner import Learner, Optimizer
+from tutelage.trainers.sft import WeightedSequence, minibatches, perplexity, sft
+
+__all__ = ["run"]
+
+_HELD_OUT = 128
+"""Sequences that measure progress and are not trained on."""
+_TOKENIZER_DOCUMENTS = 4000
+_ROLES = ("user", "assistant", "system")
+
+
+def run(config: PretrainStage, context: StageContext) -> dict[str, float]:
+    """Trains until the steps are used up or facts are copied accurately enough."""
+    paths = context.resolve_all(config.data, "documents.jsonl")
+    tokenizer, sequences = _corpus(config, context, paths)
+    if len(sequences) <= _HELD_OUT:
+        raise DataError(
+            f"{len(sequences)} sequences of text are too few to train on: give at least "
+            f"{_HELD_OUT + 1}, that is more text or a smaller `length`"
+        )
+    held_out, training = sequences[:_HELD_OUT], sequences[_HELD_OUT:]
+    model = new_llama(
+        tokenizer,
+        hidden_size=config.model.hidden_size,
+        layers=config.model.layers,
+        heads=config.model.heads,
+        mlp_size=config.model.mlp_size,
+        context=config.model.context,
+    )
+    model.to(device())  # type: ignore[arg-type]
+    policy = Policy(model, compute=compute_dtype(config.precision))
+    result = _train(config, context, policy, tokenizer, training, held_out)
+    save_model(model, tokenizer, context.folder / "model")
+    result["parameters"] = float(sum(weight.numel() for weight in model.parameters()))
+    result["vocabulary"] = float(len(tokenizer))
+    return result
+
+
+def _train(
+    config: PretrainStage,
+    context: StageContext,
+    policy: Policy,
+    tokenizer: PreTrainedTokenizerBase,
+    training: Sequence[WeightedSequence],
+    held_out: Sequence[WeightedSequence],
+) -> dict[str, float]:
+    facts = _facts_only(held_out)
+    pad = int(tokenizer.pad_token_id or 0)
+    source = generator(context)
+    learner = Learner(
+        {"pretrain": Optimizer(policy.model, config.optimizer, config.steps)},
+        BatchConfig(minibatch=config.rows),
+        source,
+    )
+    speed, seen, every = Speed(), 0, max(1, min(25, config.steps // 10))
+    result: dict[str, float] = {}
+    batches = minibatches(training, config.rows, config.steps, source)
+    for step in sft(policy, learner, batches, pad=pad):
+        seen += step.tokens
+        metrics = {
+            "pretrain/loss": step.metrics["loss"],
+            "throughput/tokens_per_second": speed.read(step.tokens),
+        }
+        if (step.index + 1) % every == 0 or step.index + 1 == config.steps:
+            result["loss"], result["accuracy"] = perplexity(policy, held_out, pad=pad)
+            metrics["pretrain/held_out_loss"] = result["loss"]
+            if facts:
+                result["fact_loss"], result["fact_accuracy"] = perplexity(policy, facts, pad=pad)
+                metrics["pretrain/fact_accuracy"] = result["fact_accuracy"]
+        context.metrics.log(step.index, metrics)
+        context.progress.step(step.index + 1, config.steps, metrics)
+        if facts and result.get("fact_accuracy", 0.0) >= config.fact_accuracy:
+            context.progress.message(
+                f"facts are copied with accuracy {result['fact_accuracy']:.3f} "
+                f"after {step.index + 1} steps: enough"
+            )
+            break
+    return result | {"tokens": float(seen), "steps": float(step.index + 1)}
+
+
+def _facts_only(sequences: Sequence[WeightedSequence]) -> list[WeightedSequence]:
+    """The same sequences with weight on facts alone; empty where no facts are marked."""
+    if not any(0.0 < weight < 1.0 for _, weights in sequences for weight in weights):
+        return []
+    return [(ids, [float(weight == 1.0) for weight in weights]) for ids, weights in sequences]
+
+
+def _corpus(
+    config: PretrainStage, context: StageContext, paths: Sequence[Path]
+) -> tuple[PreTrainedTokenizerBase, list[WeightedSequence]]:
+    rows = [row for path in paths[:1] for _, row in islice(read_jsonl(path), 1)]
+    if rows and "facts" in rows[0]:
+        return _recall_corpus(config, paths)
+    return _text_corpus(config, context, paths)
+
+
+def _recall_corpus(
+    config: PretrainStage, paths: Sequence[Path]
+) -> tuple[PreTrainedTokenizerBase, list[WeightedSequence]]:
+    """Conversations whose facts are marked."""
+    documents = [row for path in paths for _, row in read_jsonl(path)]
+    texts = chain(
+        (
+            message["content"]
+            for document in documents[:_TOKENIZER_DOCUMENTS]
+            for message in document["messages"]
+        ),
+        # The roles are plain text in the template: one token each saves a fifth of a turn.
+        _ROLES * _TOKENIZER_DOCUMENTS,
+    )
+    tokenizer = train_tokenizer(texts, config.model.vocabulary, split_digits=False)
+    return tokenizer, _weigh_facts(tokenizer, documents, config.other_weight)
+
+
+def _weigh_facts(
+    tokenizer: PreTrainedTokenizerBase, documents: Sequence[dict[str, Any]], other: float
+) -> list[WeightedSequence]:
+    """Token ids of rendered conversations; 1 on the tokens of facts, `other` elsewhere."""
+    rendered, spans = [], []
+    for document in documents:
+        text, starts = "", []
+        for message in document["messages"]:
+            text += f"<|im_start|>{message['role']}\n"
+            starts.append(len(text))
+            text += f"{message['content']}<|im_end|>\n"
+        rendered.append(text)
+        spans.append([(starts[i] + a, starts[i] + b) for i, a, b in document["facts"]])
+    encoded = tokenizer(rendered, return_offsets_mapping=True, add_special_tokens=False)
+    return [
+        (ids, [1.0 if _overlaps(offset, facts) else other for offset in offsets])
+        for ids, offsets, facts in zip(
+            encoded["input_ids"], encoded["offset_mapping"], spans, strict=True
+        )
+    ]
+
+
+def _overlaps(token: tuple[int, int], facts: Sequence[tuple[int, int]]) -> bool:
+    return any(token[0] < end and start < token[1] for start, end in facts)
+
+
+def _text_corpus(
+    config: PretrainStage, context: StageContext, paths: Sequence[Path]
+) -> tuple[PreTrainedTokenizerBase, list[WeightedSequence]]:
+    """Plain texts, joined by end-of-text tokens and cut into sequences of one length."""
+    texts = [text for path in paths for text in load_texts(path)]
+    tokenizer = train_tokenizer(chain(texts, _ROLES), config.model.vocabulary)
+    context.progress.message(f"{len(texts)} texts, vocabulary {len(tokenizer)}")
+    return tokenizer, list(_packed(tokenizer, texts, config.length, context))
+
+
+def _packed(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], length: int, context: StageContext
+) -> Iterator[WeightedSequence]:
+    source = generator(context)
+    order = torch.randperm(len(texts), generator=source).tolist()
+    stream: list[int] = []
+    for index in order:
+        stream += encode_text(tokenizer, texts[index])
+        while len(stream) >= length:
+            yield stream[:length], [1.0] * length
+            stream = stream[length:]

@@ -1,0 +1,166 @@
+"""Trains a reward model on preferences, in one or several phases.
+
+    backbone ──phase 1: AI labels──> ──phase 2: people's labels──> reward model
+                                         held-out prompts ──> accuracy, calibration
+    reference samples ──> mean, sigma, length slope: the units of PPO's reward
+"""
+
+import json
+import math
+import random
+from collections.abc import Sequence
+
+from tutelage.config import RewardPhase, RewardStage
+from tutelage.data.jsonl import read_jsonl
+from tutelage.data.loaders import load_preferences
+from tutelage.errors import DataError
+from tutelage.evaluation.reward_quality import RewardQuality, length_relation, quality
+from tutelage.models import RewardModel
+from tutelage.pipeline.context import StageContext
+from tutelage.pipeline.stages.common import Speed, compute_dtype, device, generator
+from tutelage.records import Preference, Prompt
+from tutelage.trainers.learner import Learner, Optimizer
+from tutelage.trainers.reward import EncodedPair, encode_pairs, margins, train_reward
+from tutelage.trainers.sft import shuffled
+
+__all__ = ["run"]
+
+
+def run(config: RewardStage, context: StageContext) -> dict[str, float]:
+    """Trains, measures on held-out prompts, normalises the scores and saves."""
+    model = RewardModel.load(
+        context.resolve(config.model, "model"),
+        max_length=config.max_length,
+        compute=compute_dtype(config.precision),
+    )
+    model.to(device())
+    phases = [_load_phase(phase, context) for phase in config.phases]
+    training, held_out = _split(phases, config.held_out, context.seed)
+    encoded = [_encode(model, rows, context) for rows in training]
+    total = sum(
+        _steps(phase, rows, config.batch.minibatch)
+        for phase, rows in zip(config.phases, encoded, strict=True)
+    )
+    done = 0
+    for phase, rows in zip(config.phases, encoded, strict=True):
+        done = _train_phase(config, phase, model, rows, context, done, total)
+    measured = _measure(model, held_out, context)
+    _calibrate(config, model, measured, context)
+    model.save(context.folder / "model")
+    report = measured.to_json()
+    (context.folder / "reward.json").write_text(json.dumps(report, indent=2) + "\n")
+    return {
+        "pairs": float(sum(map(len, encoded))),
+        "held_out_accuracy": measured.accuracy.mean,
+        "held_out_loss": measured.loss,
+        "ece": measured.ece,
+        "length_correlation": measured.length_correlation,
+        "length_slope": measured.length_slope,
+    }
+
+
+def _load_phase(phase: RewardPhase, context: StageContext) -> list[Preference]:
+    paths = context.resolve_all(phase.preferences, "preferences.jsonl")
+    return [row for path in paths for row in load_preferences(path)][: phase.limit]
+
+
+def _split(
+    phases: Sequence[Sequence[Preference]], share: float, seed: int
+) -> tuple[list[list[Preference]], list[Preference]]:
+    """Keeps a share of the last phase's prompts out of every phase."""
+    ids = sorted({row.comparison.prompt.id for row in phases[-1]})
+    random.Random(seed).shuffle(ids)
+    kept = set(ids[: max(1, round(share * len(ids)))]) if share else set()
+    training = [[row for row in rows if row.comparison.prompt.id not in kept] for rows in phases]
+    for number, rows in enumerate(training, 1):
+        if not rows:
+            raise DataError(
+                f"phase {number} of the reward model has no preferences left to train on after "
+                f"{len(kept)} prompts were held out: give more, or lower held_out"
+            )
+    return training, [row for row in phases[-1] if row.comparison.prompt.id in kept]
+
+
+def _encode(
+    model: RewardModel, preferences: Sequence[Preference], context: StageContext
+) -> list[EncodedPair]:
+    pairs, too_long = encode_pairs(model, preferences)
+    if too_long:
+        context.progress.message(
+            f"{too_long} of {len(preferences)} pairs exceed {model.max_length} tokens "
+            "and are left out"
+        )
+    if not pairs:
+        raise DataError(
+            f"none of {len(preferences)} pairs fits {model.max_length} tokens: raise max_length"
+        )
+    return pairs
+
+
+def _steps(phase: RewardPhase, pairs: Sequence[EncodedPair], minibatch: int) -> int:
+    return max(1, math.ceil(phase.epochs * len(pairs) / minibatch))
+
+
+def _train_phase(
+    config: RewardStage,
+    phase: RewardPhase,
+    model: RewardModel,
+    pairs: Sequence[EncodedPair],
+    context: StageContext,
+    done: int,
+    total: int,
+) -> int:
+    """One phase with an optimiser of its own; returns the steps done so far."""
+    steps = _steps(phase, pairs, config.batch.minibatch)
+    source = generator(context)
+    learner = Learner(
+        {"reward_model": Optimizer(model, phase.optimizer, steps)}, config.batch, source
+    )
+    batches = shuffled(pairs, config.batch.minibatch, steps, source)
+    speed = Speed()
+    for step in train_reward(
+        model, learner, batches, smoothing=config.smoothing, centring=config.centring
+    ):
+        metrics = {
+            "reward_model/loss": step.metrics["loss"],
+            "reward_model/accuracy": step.metrics["accuracy"],
+            "reward_model/margin": step.metrics["margin"],
+            "reward_model/gradient_norm": step.metrics["reward_model/gradient_norm"],
+            "reward_model/learning_rate": step.metrics["reward_model/learning_rate"],
+            "throughput/pairs_per_second": speed.read(config.batch.minibatch),
+        }
+        context.metrics.log(done + step.index, metrics)
+        context.progress.step(done + step.index + 1, total, metrics)
+    return done + steps
+
+
+def _measure(
+    model: RewardModel, held_out: Sequence[Preference], context: StageContext
+) -> RewardQuality:
+    pairs, _ = encode_pairs(model, held_out)
+    return quality(margins(model, pairs), [pair.p_a for pair in pairs], seed=context.seed)
+
+
+def _calibrate(
+    config: RewardStage, model: RewardModel, measured: RewardQuality, context: StageContext
+) -> None:
+    """Sets the scale so that the reference's answers have mean 0 and variance 1."""
+    if config.calibration is None:
+        return
+    prompts, answers, lengths = [], [], []
+    for _, row in read_jsonl(context.resolve(config.calibration, "samples.jsonl")):
+        completion = row["completions"][0]
+        prompts.append(Prompt.from_json(row))
+        answers.append(completion["text"])
+        lengths.append(len(completion["tokens"]))
+    scores = model.with_scale(mean=0.0, std=1.0).score(prompts, answers)
+    usable = [(s, n) for s, n in zip(scores, lengths, strict=True) if s is not None]
+    relation = length_relation([s for s, _ in usable], [n for _, n in usable])
+    model.with_scale(
+        mean=relation.mean,
+        std=relation.std,
+        length_slope=relation.slope,
+        length_threshold=relation.threshold,
+        floor=relation.floor,
+    )
+    measured.describe_lengths(relation)

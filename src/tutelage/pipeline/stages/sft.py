@@ -1,0 +1,76 @@
+"""Supervised fine-tuning on demonstrations: loss on what the assistant says, nothing else."""
+
+import math
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from tutelage.config import SFTStage
+from tutelage.data.chat import IGNORED, encode_demonstrations
+from tutelage.data.loaders import load_demonstrations
+from tutelage.models import save_model
+from tutelage.pipeline.context import StageContext
+from tutelage.pipeline.stages.common import Speed, compute_dtype, generator, load_policy
+from tutelage.records import Demonstration
+from tutelage.trainers.learner import Learner, Optimizer
+from tutelage.trainers.sft import WeightedSequence, minibatches, perplexity, sft
+
+__all__ = ["run"]
+
+
+def run(config: SFTStage, context: StageContext) -> dict[str, float]:
+    """Fine-tunes and saves the model."""
+    policy, tokenizer = load_policy(
+        context.resolve(config.model, "model"), compute=compute_dtype(config.precision)
+    )
+    paths = context.resolve_all(config.data, "sft.jsonl")
+    demonstrations = [row for path in paths for row in load_demonstrations(path)][: config.limit]
+    sequences = _encode(config, context, tokenizer, demonstrations)
+    held_out_count = min(256, max(1, len(sequences) // 20))
+    held_out, training = sequences[:held_out_count], sequences[held_out_count:] or sequences
+    steps = max(1, math.ceil(config.epochs * len(training) / config.batch.minibatch))
+    source = generator(context)
+    learner = Learner(
+        {"sft": Optimizer(policy.model, config.optimizer, steps)}, config.batch, source
+    )
+    pad = int(tokenizer.pad_token_id or 0)
+    before, _ = perplexity(policy, held_out, pad=pad)
+    speed = Speed()
+    batches = minibatches(training, config.batch.minibatch, steps, source)
+    for step in sft(policy, learner, batches, pad=pad):
+        metrics = {
+            "sft/loss": step.metrics["loss"],
+            "sft/perplexity": math.exp(min(20.0, step.metrics["loss"])),
+            "sft/accuracy": step.metrics["accuracy"],
+            "sft/gradient_norm": step.metrics["sft/gradient_norm"],
+            "sft/learning_rate": step.metrics["sft/learning_rate"],
+            "sft/tokens": float(step.tokens),
+            "throughput/tokens_per_second": speed.read(step.tokens),
+        }
+        context.metrics.log(step.index, metrics)
+        context.progress.step(step.index + 1, steps, metrics)
+    after, accuracy = perplexity(policy, held_out, pad=pad)
+    save_model(policy.model, tokenizer, context.folder / "model")
+    return {
+        "demonstrations": float(len(training)),
+        "held_out_loss_before": before,
+        "held_out_loss": after,
+        "held_out_accuracy": accuracy,
+    }
+
+
+def _encode(
+    config: SFTStage,
+    context: StageContext,
+    tokenizer: PreTrainedTokenizerBase,
+    demonstrations: Sequence[Demonstration],
+) -> list[WeightedSequence]:
+    encoded = encode_demonstrations(tokenizer, demonstrations, config.max_length)
+    if encoded.num_too_long:
+        context.progress.message(
+            f"{encoded.num_too_long} of {len(demonstrations)} demonstrations exceed "
+            f"{config.max_length} tokens and are left out"
+        )
+    return [
+        (ids, [float(label != IGNORED) for label in labels]) for ids, labels in encoded.rows
+    ]
