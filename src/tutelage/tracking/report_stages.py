@@ -1,0 +1,164 @@
+"""The parts of the report that come from the stages' own files, as plain values for the page."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tutelage.tracking.format import duration, interval, number
+from tutelage.tracking.reader import RunRecord, StageRecord
+from tutelage.tracking.report_text import messages, shortened
+
+__all__ = [
+    "configuration_rows",
+    "label_tables",
+    "reward_table",
+    "stage_row",
+    "training_samples",
+    "version_list",
+]
+
+_MOST_KEY_METRICS = 6
+
+
+def stage_row(stage: StageRecord, run: RunRecord) -> dict[str, Any]:
+    """Name, time and key numbers of a stage; its bar is relative to the longest stage."""
+    manifest = stage.manifest
+    longest = max(other.manifest.seconds for other in run.stages) or 1.0
+    return {
+        "name": stage.name,
+        "kind": manifest.kind,
+        "duration": duration(manifest.seconds),
+        "share": round(100 * manifest.seconds / longest, 1),
+        "metrics": [
+            (key, number(value))
+            for key, value in list(manifest.metrics.items())[:_MOST_KEY_METRICS]
+        ],
+    }
+
+
+def label_tables(stage: StageRecord) -> dict[str, Any]:
+    """Who labelled, how far they agree and what it cost, from `labels.json`."""
+    labels = stage.labels or {}
+    return {
+        "stage": stage.name,
+        "tables": [
+            {"title": title, "rows": _table(labels[key])}
+            for key, title in (
+                ("annotators", "Labels"),
+                ("agreement", "Agreement"),
+                ("cost", "Cost"),
+            )
+            if labels.get(key)
+        ],
+    }
+
+
+def _table(value: Any) -> list[tuple[str, str, str]]:
+    """Label, number, interval; an estimate is one row, other mappings are opened."""
+    if not isinstance(value, Mapping):
+        return [("total", _text(value), "")]
+    rows: list[tuple[str, str, str]] = []
+    for key, item in value.items():
+        label = str(key).replace("_", " ")
+        if isinstance(item, Mapping) and "mean" in item:
+            rows.append((label, *_share(item)))
+        elif isinstance(item, Mapping):
+            rows += [(f"{label}: {name}", text, rest) for name, text, rest in _table(item)]
+        else:
+            rows.append((label, _text(item), ""))
+    return rows
+
+
+def _share(row: Mapping[str, Any]) -> tuple[str, str]:
+    """A share in per cent, and its interval with the number of samples."""
+    rest = []
+    if row.get("low") is not None and row.get("high") is not None:
+        rest.append(interval(row["low"], row["high"], "%", 1))
+    if row.get("n"):
+        rest.append(f"n = {row['n']:,}")
+    return number(row["mean"], "%", 1), ", ".join(rest)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else number(value)
+
+
+def reward_table(run: RunRecord) -> dict[str, Any] | None:
+    """One row per reward model; a column that no reward model fills is left out."""
+    stages = [stage for stage in run.stages if stage.reward]
+    columns = [
+        (label, [_quality(stage.reward or {}, key) for stage in stages])
+        for key, label in _QUALITIES.items()
+    ]
+    columns = [(label, cells) for label, cells in columns if any(cells)]
+    rows = [
+        {"stage": stage.name, "cells": [cells[index] for _, cells in columns]}
+        for index, stage in enumerate(stages)
+    ]
+    return {"heads": [label for label, _ in columns], "rows": rows} if rows else None
+
+
+_QUALITIES = {
+    "held_out_accuracy": "Held-out accuracy",
+    "accuracy_gold": "Agreement with gold",
+    "ece": "Calibration error",
+    "brier": "Brier score",
+    "length_correlation": "Correlation with length",
+    "length_slope": "Reward per token",
+}
+
+
+def _quality(reward: Mapping[str, Any], key: str) -> tuple[str, str] | None:
+    value = reward.get(key)
+    if value is None:
+        return None
+    return _share(value) if isinstance(value, Mapping) else (number(value, decimals=3), "")
+
+
+def training_samples(stage: StageRecord) -> dict[str, Any]:
+    """Samples from the beginning, the middle and the end of a stage."""
+    steps = list(dict.fromkeys(row["step"] for row in stage.samples))
+    chosen = {steps[0], steps[len(steps) // 2], steps[-1]}
+    rows = []
+    for step in sorted(chosen):
+        for row in [row for row in stage.samples if row["step"] == step][:3]:
+            parts = [(key, number(value, decimals=2)) for key, value in row["parts"].items()]
+            rows.append(
+                {
+                    "step": step,
+                    "prompt": messages(row["prompt"]),
+                    "text": shortened(row["completion"]),
+                    "tokens": row["tokens"],
+                    "truncated": row["stop"] == "length",
+                    "score": number(row["score"], decimals=2),
+                    "parts": parts,
+                    "kl": number(row["kl"], decimals=2),
+                }
+            )
+    return {"stage": stage.name, "rows": rows}
+
+
+def configuration_rows(stage: StageRecord) -> list[tuple[str, str]]:
+    """Dotted keys and values of a stage's configuration."""
+    return _flat(stage.manifest.config)
+
+
+def _flat(value: Any, path: str = "") -> list[tuple[str, str]]:
+    if isinstance(value, Mapping) and value:
+        rows = []
+        for key, item in value.items():
+            rows += _flat(item, f"{path}.{key}" if path else str(key))
+        return rows
+    shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return [(path, shortened(shown))]
+
+
+def version_list(run: RunRecord) -> list[tuple[str, str]]:
+    """Each package with every version that took part."""
+    seen: dict[str, dict[str, None]] = {}
+    for stage in run.stages:
+        for package, version in stage.manifest.versions.items():
+            seen.setdefault(package, {})[version] = None
+    return [(package, ", ".join(versions)) for package, versions in seen.items()]
