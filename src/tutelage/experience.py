@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tutelage.records import Completion, Score
 
-__all__ = ["Experience"]
+__all__ = ["Experience", "TokenBatch"]
 
 
 @dataclass(frozen=True)
@@ -88,22 +88,95 @@ class Experience:
         return len(self.tokens)
 
     @property
-    def lengths(self) -> Int[Tensor, " batch"]:
+    def response_lengths(self) -> Int[Tensor, " batch"]:
         """Response tokens of each row."""
         return self.response_mask.sum(1)
 
     @property
-    def num_tokens(self) -> int:
-        """Response tokens of the batch: the denominator of a token mean."""
-        return int(self.response_mask.sum())
+    def row_lengths(self) -> list[int]:
+        """Tokens of each row, up to its last real one."""
+        positions = torch.arange(1, self.tokens.shape[1] + 1, device=self.tokens.device)
+        lengths: list[int] = (self.attention_mask * positions).max(1).values.tolist()
+        return lengths
 
-    def select(self, rows: Int[Tensor, " rows"] | Sequence[int]) -> Self:
+    @property
+    def denominator(self) -> float:
+        """Response tokens of the batch: what a token mean divides by."""
+        return float(self.response_mask.sum())
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same rows on another device."""
+        present = {item.name: getattr(self, item.name) for item in fields(self)}
+        return replace(self, **{k: v.to(device) for k, v in present.items() if v is not None})
+
+    def select(self, rows: Sequence[int]) -> Self:
         """The given rows, cut to the longest of them."""
-        index = torch.as_tensor(rows)
-        width = int(self.attention_mask[index].sum(1).max()) if len(index) else 0
+        index = torch.tensor(list(rows), device=self.tokens.device)
+        lengths = self.row_lengths
+        width = max((lengths[row] for row in rows), default=0)
         picked = {}
         for item in fields(self):
             value = getattr(self, item.name)
             if value is not None:
                 picked[item.name] = value[index, :width] if value.ndim == 2 else value[index]
         return replace(self, **picked)
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Sequences to imitate, each token with its weight in the loss."""
+
+    tokens: Int[Tensor, "batch time"]
+    attention_mask: Bool[Tensor, "batch time"]
+    weights: Float[Tensor, "batch time"]
+    """0 for what is read but not imitated: prompts and padding."""
+
+    @classmethod
+    def collate(cls, rows: Sequence[tuple[Sequence[int], Sequence[float]]], *, pad: int) -> Self:
+        """Right-pads (token ids, weights); a row's first token cannot be predicted: weight 0."""
+        width = max(len(ids) for ids, _ in rows)
+        tokens = torch.full((len(rows), width), pad, dtype=torch.long)
+        attention_mask = torch.zeros(len(rows), width, dtype=torch.bool)
+        weights = torch.zeros(len(rows), width)
+        for i, (ids, row_weights) in enumerate(rows):
+            tokens[i, : len(ids)] = torch.tensor(ids)
+            attention_mask[i, : len(ids)] = True
+            weights[i, : len(ids)] = torch.tensor(row_weights, dtype=torch.float)
+        weights[:, 0] = 0.0
+        return cls(tokens, attention_mask, weights)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same rows on another device."""
+        return type(self)(
+            self.tokens.to(device), self.attention_mask.to(device), self.weights.to(device)
+        )
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.tokens)
+
+    @property
+    def response_mask(self) -> Bool[Tensor, "batch time"]:
+        """Tokens that are imitated."""
+        return self.weights > 0
+
+    @property
+    def row_lengths(self) -> list[int]:
+        """Tokens of each row."""
+        lengths: list[int] = self.attention_mask.sum(1).tolist()
+        return lengths
+
+    @property
+    def denominator(self) -> float:
+        """Sum of the weights."""
+        return float(self.weights.sum())
+
+    def select(self, rows: Sequence[int]) -> Self:
+        """The given rows, cut to the longest of them."""
+        index = torch.tensor(list(rows), device=self.tokens.device)
+        width = int(self.attention_mask[index].sum(1).max())
+        return type(self)(
+            self.tokens[index, :width],
+            self.attention_mask[index, :width],
+            self.weights[index, :width],
+        )

@@ -17,6 +17,7 @@ __all__ = [
     "Comparison",
     "Completion",
     "Demonstration",
+    "EncodedPrompt",
     "Message",
     "Preference",
     "Prompt",
@@ -93,6 +94,14 @@ class Prompt:
             reference=row.get("reference"),
             mode=row.get("mode") or "chat",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """A prompt with the token ids the policy reads, generation prompt included."""
+
+    prompt: Prompt
+    tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +234,13 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """The prompt's fields with `a` and `b`."""
-        return {**self.prompt.to_json(), "id": self.id or self.prompt.id, "a": self.a, "b": self.b,
-                "prompt_id": self.prompt.id}
+        return {
+            **self.prompt.to_json(),
+            "id": self.id or self.prompt.id,
+            "a": self.a,
+            "b": self.b,
+            "prompt_id": self.prompt.id,
+        }
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:

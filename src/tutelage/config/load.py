@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from tutelage.config.base import Section
-from tutelage.config.document import Document, KeyPath, read_document
+from tutelage.config.document import Document, KeyPath, dotted, read_document
 from tutelage.config.explain import Fault, explain
-from tutelage.config.overrides import Override, apply_overrides, parse_overrides
+from tutelage.config.overrides import apply_overrides, parse_overrides, write_value
 from tutelage.config.recipe import Recipe
 from tutelage.errors import ConfigError
 
@@ -34,27 +34,25 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         ConfigError: listing everything that is wrong, each with file and line, key, the
             value found, what is allowed and the nearest valid key.
     """
-    return load_section(Recipe, Path(path), parse_overrides(overrides))
+    document = read_document(Path(path))
+    written = apply_overrides(Recipe, document.values, parse_overrides(overrides))
+    return _build(Recipe, document.values, document, written)
 
 
 def load_section(
-    model: type[_AnySection], path: Path | None = None, overrides: Sequence[Override] = ()
+    model: type[_AnySection], path: Path | None, given: Mapping[KeyPath, Any]
 ) -> _AnySection:
-    """Reads a section from a file, from options, or from both; options win.
+    """Reads a section from a file, from values given as options, or from both; options win.
 
     Raises:
         ConfigError: as `load_recipe`.
     """
     document = read_document(path) if path else None
-    values = document.values if document else {}
-    written = apply_overrides(model, values, overrides)
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        faults = explain(model, values, error)
-    if document:
-        faults.sort(key=lambda fault: document.line(fault.path))
-    raise ConfigError("\n".join(_placed(fault, document, written) for fault in faults))
+    values: dict[str, Any] = document.values if document else {}
+    written = {key: f"--{dotted(key).replace('_', '-')}" for key in given}
+    for key, value in given.items():
+        write_value(values, key, value, written[key])
+    return _build(model, values, document, written)
 
 
 def build_section(model: type[_AnySection], values: Mapping[str, Any]) -> _AnySection:
@@ -63,11 +61,22 @@ def build_section(model: type[_AnySection], values: Mapping[str, Any]) -> _AnySe
     Raises:
         ConfigError: listing everything that is wrong, by key.
     """
+    return _build(model, dict(values), None, {})
+
+
+def _build(
+    model: type[_AnySection],
+    values: dict[str, Any],
+    document: Document | None,
+    written: Mapping[KeyPath, str],
+) -> _AnySection:
     try:
         return model.model_validate(values)
     except ValidationError as error:
         faults = explain(model, values, error)
-    raise ConfigError("\n".join(map(str, faults)))
+    if document:
+        faults.sort(key=lambda fault: document.line(fault.path))
+    raise ConfigError("\n".join(_placed(fault, document, written) for fault in faults))
 
 
 def _placed(fault: Fault, document: Document | None, written: Mapping[KeyPath, str]) -> str:

@@ -10,12 +10,12 @@ from difflib import get_close_matches
 from typing import Any
 
 from tutelage.config.base import Section
-from tutelage.config.document import KeyPath, read_value
+from tutelage.config.document import KeyPath, dotted, read_value
 from tutelage.config.recipe import Recipe
 from tutelage.config.schema import Shape, item_shape, leaves, shape_at, variants
 from tutelage.errors import ConfigError
 
-__all__ = ["Override", "apply_overrides", "parse_overrides"]
+__all__ = ["Override", "apply_overrides", "parse_overrides", "write_value"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ def apply_overrides(
     written = {}
     for override in overrides:
         path = _path(root, values, override)
-        _write(values, path, _value(override, shape_at(root, values, path)), override)
+        value = _value(override, shape_at(root, values, path))
+        write_value(values, path, value, override.option)
         written[path] = override.option
     return written
 
@@ -160,19 +161,24 @@ def _list(texts: Sequence[str], shape: Shape) -> Any:
     return [part if item is not None and item.is_text else read_value(part) for part in parts]
 
 
-def _write(values: Any, path: KeyPath, value: Any, override: Override) -> None:
+def write_value(values: Any, path: KeyPath, value: Any, option: str) -> None:
+    """Writes `value` at `path` into nested mappings and lists, which it creates where absent.
+
+    Raises:
+        ConfigError: naming `option`, when something on the way holds a value already.
+    """
     for position, key in enumerate(path[:-1]):
         child = _get(values, key)
         if child is None:
             child = [] if isinstance(path[position + 1], int) else {}
-            _set(values, key, child, override)
+            _set(values, key, child, option)
         elif not isinstance(child, dict | list):
             raise ConfigError(
-                f"{override.option}: {'.'.join(map(str, path[: position + 1]))} is {child!r}, "
-                "nothing can be set inside it"
+                f"{option}: {dotted(path[: position + 1])} is {child!r}, nothing can be set "
+                "inside it"
             )
         values = child
-    _set(values, path[-1], value, override)
+    _set(values, path[-1], value, option)
 
 
 def _get(values: Any, key: str | int) -> Any:
@@ -181,13 +187,13 @@ def _get(values: Any, key: str | int) -> Any:
     return values.get(key)
 
 
-def _set(values: Any, key: str | int, value: Any, override: Override) -> None:
+def _set(values: Any, key: str | int, value: Any, option: str) -> None:
     if isinstance(values, dict) or (isinstance(key, int) and key < len(values)):
         values[key] = value
     elif key == len(values):
         values.append(value)
     else:
         raise ConfigError(
-            f"{override.option}: the list has {len(values)} items, {key} is none of 0 to "
+            f"{option}: the list has {len(values)} items, {key} is none of 0 to "
             f"{len(values)}, counted from 0"
         )

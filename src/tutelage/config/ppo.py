@@ -70,8 +70,9 @@ class TruncationConfig(Section):
     """replace: the score becomes `value`. penalise: `value` is added to the score. drop: the row
     is masked out. bootstrap: the critic's value of the last state is added as if the episode went
     on. keep: nothing."""
-    value: float = -1.0
-    """The replacement score (replace) or the amount added (penalise)."""
+    value: float | Literal["auto"] = -1.0
+    """The replacement score (replace) or the amount added (penalise). auto takes one sigma less
+    than the reward model's lowest score of the reference's answers."""
 
 
 class PPOConfig(Section):

@@ -19,6 +19,8 @@ from tutelage.config.document import KeyPath
 __all__ = [
     "Leaf",
     "Shape",
+    "field_default",
+    "field_help",
     "field_shape",
     "item_shape",
     "leaves",
@@ -47,6 +49,16 @@ class Shape:
         """The section, where there is exactly one that the value can be."""
         sections = [member.annotation for member in self.members if _is_section(member)]
         return sections[0] if len(sections) == 1 else None
+
+    @property
+    def items(self) -> tuple["Shape", ...]:
+        """What a list holds, position by position if they differ; what a mapping's keys lead to."""
+        arguments = get_args(self.annotation)
+        if get_origin(self.annotation) is dict:
+            return (_bare(arguments[1]),)
+        if get_origin(self.annotation) is tuple:
+            return tuple(_bare(item) for item in arguments if item is not Ellipsis)
+        return ()
 
     @property
     def is_list(self) -> bool:
@@ -100,13 +112,8 @@ def field_shape(field: FieldInfo) -> Shape:
 
 def item_shape(shape: Shape) -> Shape | None:
     """The shape of what a list or a mapping holds."""
-    for member in shape.members:
-        arguments = get_args(member.annotation)
-        if get_origin(member.annotation) is dict:
-            return _bare(arguments[1])
-        if get_origin(member.annotation) is tuple:
-            return _bare(arguments[0])
-    return None
+    items = (member.items[0] for member in shape.members if member.items)
+    return next(items, None)
 
 
 def variants(shape: Shape) -> dict[str, type[Section]]:
@@ -149,22 +156,38 @@ def _follow(root: type[Section], values: Any, path: KeyPath) -> tuple[Shape | No
     return shape, values
 
 
-def leaves(section: type[Section], prefix: tuple[str, ...] = ()) -> Iterator[Leaf]:
-    """All fields of a section and of the sections in it, except `kind`."""
+def leaves(
+    section: type[Section], prefix: tuple[str, ...] = (), default: Section | None = None
+) -> Iterator[Leaf]:
+    """All fields of a section and of the sections in it, except `kind`.
+
+    Args:
+        section: The section to walk.
+        prefix: Put before each path.
+        default: The section's own default where it is a field of another section.
+    """
     for name, field in section.model_fields.items():
-        shape = field_shape(field)
+        shape, value = field_shape(field), field_default(field)
+        if default is not None:
+            value = getattr(default, name)
         if name == "kind":
             continue
         if shape.section is not None:
-            yield from leaves(shape.section, (*prefix, name))
+            inner = value if isinstance(value, Section) else None
+            yield from leaves(shape.section, (*prefix, name), inner)
         else:
-            yield Leaf(
-                (*prefix, name),
-                shape,
-                " ".join((field.description or "").split()),
-                field.is_required(),
-                None if field.is_required() else field.get_default(call_default_factory=True),
-            )
+            required = field.is_required() and default is None
+            yield Leaf((*prefix, name), shape, field_help(field), required, value)
+
+
+def field_default(field: FieldInfo) -> Any:
+    """The value of a field that is not given; None for a required one."""
+    return None if field.is_required() else field.get_default(call_default_factory=True)
+
+
+def field_help(field: FieldInfo) -> str:
+    """What the string below the field says, on one line."""
+    return " ".join((field.description or "").split())
 
 
 def _chosen(shape: Shape, values: Any) -> type[Section] | None:
@@ -209,12 +232,12 @@ def _describe(shape: Shape) -> str:
     if _is_section(shape):
         return f"a section with {', '.join(annotation.model_fields)}"
     if get_origin(annotation) is dict:
-        return f"names, each with {_bare(get_args(annotation)[1]).describe()}"
+        return f"names, each with {shape.items[0].describe()}"
     return _describe_tuple(shape)
 
 
 def _describe_tuple(shape: Shape) -> str:
-    items = [_bare(item).describe() for item in get_args(shape.annotation) if item is not Ellipsis]
+    items = [item.describe() for item in shape.items]
     least = [m.min_length for m in shape.metadata if isinstance(m, annotated_types.MinLen)]
     if len(items) == 1:
         return f"a list{f' of at least {least[0]}' if least else ''}, each item {items[0]}"

@@ -96,8 +96,10 @@ class PretrainStage(_Stage):
     """Sequences per step."""
     length: PositiveInt = 256
     """Tokens per sequence of plain text."""
-    other_weight: Share = 0.05
-    """Loss weight of tokens that are no fact, where documents mark facts."""
+    other_weight: Share = 0.1
+    """Loss weight of what the assistant says beside the facts, where documents mark facts."""
+    read_weight: Share = 0.02
+    """Loss weight of what is only read, where documents mark facts."""
     fact_accuracy: Share = 0.995
     """Stop early at this accuracy on facts, where documents mark facts."""
     optimizer: OptimizerConfig = OptimizerConfig(

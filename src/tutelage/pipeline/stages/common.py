@@ -1,7 +1,7 @@
 """What several stages need: seeded generators, encoded prompts, samplers, progress."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -23,7 +23,6 @@ __all__ = [
     "generator",
     "load_policy",
     "sampling_of",
-    "shuffled_batches",
 ]
 
 
@@ -85,18 +84,6 @@ def sampling_of(config: SamplingConfig, tokenizer: PreTrainedTokenizerBase) -> S
         temperature=config.temperature,
         samples_per_prompt=config.samples_per_prompt,
     )
-
-
-def shuffled_batches(
-    prompts: Sequence[EncodedPrompt], size: int, steps: int, source: torch.Generator
-) -> Iterator[list[EncodedPrompt]]:
-    """`steps` batches, each prompt once before any comes again."""
-    order: list[int] = []
-    for _ in range(steps):
-        while len(order) < size:
-            order += torch.randperm(len(prompts), generator=source).tolist()
-        chosen, order = order[:size], order[size:]
-        yield [prompts[i] for i in chosen]
 
 
 class Speed:

@@ -21,8 +21,8 @@ from tutelage.errors import DataError
 from tutelage.models import Policy, new_llama, save_model
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.common import Speed, compute_dtype, device, generator
-from tutelage.trainers.learner import Learner, Optimizer
-from tutelage.trainers.sft import WeightedSequence, minibatches, perplexity, sft
+from tutelage.trainers.learner import Learner, Optimizer, shuffled
+from tutelage.trainers.sft import WeightedSequence, perplexity, sft
 
 __all__ = ["run"]
 
@@ -77,7 +77,7 @@ def _train(
     )
     speed, seen, every = Speed(), 0, max(1, min(25, config.steps // 10))
     result: dict[str, float] = {}
-    batches = minibatches(training, config.rows, config.steps, source)
+    batches = shuffled(training, config.rows, config.steps, source)
     for step in sft(policy, learner, batches, pad=pad):
         seen += step.tokens
         metrics = {
@@ -131,34 +131,40 @@ def _recall_corpus(
         # The roles are plain text in the template: one token each saves a fifth of a turn.
         _ROLES * _TOKENIZER_DOCUMENTS,
     )
-    tokenizer = train_tokenizer(texts, config.model.vocabulary, split_digits=False)
-    return tokenizer, _weigh_facts(tokenizer, documents, config.other_weight)
+    tokenizer = train_tokenizer(texts, config.model.vocabulary, whole_numbers=True)
+    return tokenizer, _weigh_facts(config, tokenizer, documents)
 
 
 def _weigh_facts(
-    tokenizer: PreTrainedTokenizerBase, documents: Sequence[dict[str, Any]], other: float
+    config: PretrainStage, tokenizer: PreTrainedTokenizerBase, documents: Sequence[dict[str, Any]]
 ) -> list[WeightedSequence]:
-    """Token ids of rendered conversations; 1 on the tokens of facts, `other` elsewhere."""
-    rendered, spans = [], []
+    """Token ids of rendered conversations with a weight for each: facts count fully."""
+    rendered, weighted_spans = [], []
     for document in documents:
-        text, starts = "", []
-        for message in document["messages"]:
+        text, spans = "", []
+        for index, message in enumerate(document["messages"]):
             text += f"<|im_start|>{message['role']}\n"
-            starts.append(len(text))
+            start = len(text)
             text += f"{message['content']}<|im_end|>\n"
+            spans += [(start + a, start + b, 1.0) for i, a, b in document["facts"] if i == index]
+            if message["role"] == "assistant":
+                spans.append((start, len(text) - 1, config.other_weight))
         rendered.append(text)
-        spans.append([(starts[i] + a, starts[i] + b) for i, a, b in document["facts"]])
+        weighted_spans.append(spans)
     encoded = tokenizer(rendered, return_offsets_mapping=True, add_special_tokens=False)
     return [
-        (ids, [1.0 if _overlaps(offset, facts) else other for offset in offsets])
-        for ids, offsets, facts in zip(
-            encoded["input_ids"], encoded["offset_mapping"], spans, strict=True
+        (ids, [_weight(offset, spans, config.read_weight) for offset in offsets])
+        for ids, offsets, spans in zip(
+            encoded["input_ids"], encoded["offset_mapping"], weighted_spans, strict=True
         )
     ]
 
 
-def _overlaps(token: tuple[int, int], facts: Sequence[tuple[int, int]]) -> bool:
-    return any(token[0] < end and start < token[1] for start, end in facts)
+def _weight(
+    token: tuple[int, int], spans: Sequence[tuple[int, int, float]], otherwise: float
+) -> float:
+    """Weight of the first span that the token lies in."""
+    return next((w for start, end, w in spans if token[0] < end and start < token[1]), otherwise)
 
 
 def _text_corpus(

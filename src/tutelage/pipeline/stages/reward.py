@@ -1,8 +1,8 @@
 """Trains a reward model on preferences, in one or several phases.
 
-    backbone ──phase 1: AI labels──> ──phase 2: people's labels──> reward model
-                                         held-out prompts ──> accuracy, calibration
-    reference samples ──> mean, sigma, length slope: the units of PPO's reward
+backbone ──phase 1: AI labels──> ──phase 2: people's labels──> reward model
+                                     held-out prompts ──> accuracy, calibration
+reference samples ──> mean, sigma, length slope: the units of PPO's reward
 """
 
 import json
@@ -19,9 +19,8 @@ from tutelage.models import RewardModel
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.common import Speed, compute_dtype, device, generator
 from tutelage.records import Preference, Prompt
-from tutelage.trainers.learner import Learner, Optimizer
+from tutelage.trainers.learner import Learner, Optimizer, shuffled
 from tutelage.trainers.reward import EncodedPair, encode_pairs, margins, train_reward
-from tutelage.trainers.sft import shuffled
 
 __all__ = ["run"]
 

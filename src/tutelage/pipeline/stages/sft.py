@@ -12,8 +12,8 @@ from tutelage.models import save_model
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.common import Speed, compute_dtype, generator, load_policy
 from tutelage.records import Demonstration
-from tutelage.trainers.learner import Learner, Optimizer
-from tutelage.trainers.sft import WeightedSequence, minibatches, perplexity, sft
+from tutelage.trainers.learner import Learner, Optimizer, shuffled
+from tutelage.trainers.sft import WeightedSequence, perplexity, sft
 
 __all__ = ["run"]
 
@@ -36,7 +36,7 @@ def run(config: SFTStage, context: StageContext) -> dict[str, float]:
     pad = int(tokenizer.pad_token_id or 0)
     before, _ = perplexity(policy, held_out, pad=pad)
     speed = Speed()
-    batches = minibatches(training, config.batch.minibatch, steps, source)
+    batches = shuffled(training, config.batch.minibatch, steps, source)
     for step in sft(policy, learner, batches, pad=pad):
         metrics = {
             "sft/loss": step.metrics["loss"],
@@ -71,6 +71,4 @@ def _encode(
             f"{encoded.num_too_long} of {len(demonstrations)} demonstrations exceed "
             f"{config.max_length} tokens and are left out"
         )
-    return [
-        (ids, [float(label != IGNORED) for label in labels]) for ids, labels in encoded.rows
-    ]
+    return [(ids, [float(label != IGNORED) for label in labels]) for ids, labels in encoded.rows]

@@ -1,0 +1,1 @@
+"""What improved, by signals that training never saw."""

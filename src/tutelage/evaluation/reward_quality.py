@@ -1,0 +1,159 @@
+"""How good a reward model is: accuracy, calibration, and what it pays for length."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.evaluation.intervals import Estimate, bootstrap_mean
+
+__all__ = ["LengthRelation", "RewardQuality", "length_relation", "quality"]
+
+_BINS = 10
+_SCATTER_POINTS = 400
+
+
+@dataclass(frozen=True)
+class LengthRelation:
+    """Scores of the reference's answers against their lengths in tokens."""
+
+    mean: float
+    std: float
+    correlation: float
+    slope: float
+    """Sigmas per token beyond the threshold."""
+    threshold: float
+    """Tokens: 90 % quantile of the lengths."""
+    floor: float
+    """Lowest score, in sigmas."""
+    points: tuple[tuple[int, float], ...]
+    """Some (length, score in sigmas), for a plot."""
+
+
+@dataclass
+class RewardQuality:
+    """What is known about a reward model from held-out pairs."""
+
+    accuracy: Estimate
+    loss: float
+    """Negative log-likelihood of the labels."""
+    brier: float
+    ece: float
+    """Expected calibration error over ten bins."""
+    reliability: list[dict[str, float]]
+    lengths: LengthRelation | None = field(default=None)
+
+    @property
+    def length_correlation(self) -> float:
+        """Correlation of score and length on the reference's answers; 0 when not measured."""
+        return self.lengths.correlation if self.lengths else 0.0
+
+    @property
+    def length_slope(self) -> float:
+        """Sigmas per token beyond the threshold; 0 when not measured."""
+        return self.lengths.slope if self.lengths else 0.0
+
+    def describe_lengths(self, relation: LengthRelation) -> None:
+        """Adds what the model pays for length."""
+        self.lengths = relation
+
+    def to_json(self) -> dict[str, Any]:
+        """What `reward.json` holds."""
+        row: dict[str, Any] = {
+            "held_out_accuracy": self.accuracy.to_json(),
+            "held_out_loss": self.loss,
+            "brier": self.brier,
+            "ece": self.ece,
+            "reliability": self.reliability,
+        }
+        if self.lengths is not None:
+            row |= {
+                "mean": self.lengths.mean,
+                "std": self.lengths.std,
+                "length_correlation": self.lengths.correlation,
+                "length_slope": self.lengths.slope,
+                "length_threshold": self.lengths.threshold,
+                "floor": self.lengths.floor,
+                "scatter": [list(point) for point in self.lengths.points],
+            }
+        return row
+
+
+def quality(margins: Sequence[float], labels: Sequence[float], *, seed: int = 0) -> RewardQuality:
+    """Accuracy with a bootstrap interval, and calibration of sigma(margin).
+
+    Args:
+        margins: r_a - r_b of each pair.
+        labels: probability that a is better.
+        seed: of the bootstrap.
+    """
+    margin, label = np.asarray(margins, dtype=float), np.asarray(labels, dtype=float)
+    right = 0.5 + 0.5 * np.sign(margin) * np.sign(label - 0.5)
+    predicted = 1.0 / (1.0 + np.exp(-margin))
+    # log(1 + exp(x)) without overflow.
+    loss = label * np.logaddexp(0.0, -margin) + (1.0 - label) * np.logaddexp(0.0, margin)
+    bins = _reliability(
+        np.concatenate([predicted, 1.0 - predicted]), np.concatenate([label, 1.0 - label])
+    )
+    count = sum(row["count"] for row in bins)
+    return RewardQuality(
+        accuracy=bootstrap_mean(right, seed=seed),
+        loss=float(loss.mean()),
+        brier=float(((predicted - label) ** 2).mean()),
+        ece=sum(row["count"] * abs(row["predicted"] - row["observed"]) for row in bins) / count,
+        reliability=bins,
+    )
+
+
+def _reliability(
+    predicted: NDArray[np.float64], observed: NDArray[np.float64]
+) -> list[dict[str, float]]:
+    """Mean prediction and mean label per bin; each pair counts in both orders."""
+    rows = []
+    edges = np.linspace(0.0, 1.0, _BINS + 1)
+    which = np.clip(np.digitize(predicted, edges) - 1, 0, _BINS - 1)
+    for index in range(_BINS):
+        inside = which == index
+        if inside.any():
+            rows.append(
+                {
+                    "low": float(edges[index]),
+                    "high": float(edges[index + 1]),
+                    "predicted": float(predicted[inside].mean()),
+                    "observed": float(observed[inside].mean()),
+                    "count": float(inside.sum()),
+                }
+            )
+    return rows
+
+
+def length_relation(scores: Sequence[float], lengths: Sequence[int]) -> LengthRelation:
+    """Mean, spread and length slope of raw scores; the slope by least squares beyond T0.
+
+    T0 is the 90 % quantile of the lengths. With fewer than 30 answers beyond it the slope is
+    taken over the longer half, which has enough of them.
+    """
+    raw, tokens = np.asarray(scores, dtype=float), np.asarray(lengths, dtype=float)
+    mean, std = float(raw.mean()), float(raw.std()) or 1.0
+    sigma = (raw - mean) / std
+    threshold = float(np.quantile(tokens, 0.9))
+    beyond = tokens > threshold
+    if beyond.sum() < 30 or np.ptp(tokens[beyond]) == 0:
+        beyond = tokens >= np.median(tokens)
+    varies = len(tokens) > 1 and np.ptp(tokens[beyond]) > 0
+    slope = float(np.polyfit(tokens[beyond], sigma[beyond], 1)[0]) if varies else 0.0
+    spread = np.ptp(tokens) > 0 and np.ptp(raw) > 0
+    correlation = float(np.corrcoef(tokens, sigma)[0, 1]) if spread else 0.0
+    shown = random.Random(0).sample(range(len(raw)), min(_SCATTER_POINTS, len(raw)))
+    return LengthRelation(
+        mean=mean,
+        std=std,
+        correlation=correlation,
+        slope=slope,
+        threshold=threshold,
+        floor=float(sigma.min()),
+        points=tuple((int(tokens[i]), round(float(sigma[i]), 4)) for i in shown),
+    )

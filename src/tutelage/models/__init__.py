@@ -1,0 +1,30 @@
+"""Policy, critic and reward model over transformers' classes."""
+
+from tutelage.models.critic import Critic
+from tutelage.models.load import (
+    disable_dropout,
+    forbid_low_precision_weights,
+    freeze,
+    load_causal_lm,
+    load_sequence_classifier,
+    load_tokenizer,
+    new_llama,
+    save_model,
+)
+from tutelage.models.policy import Policy
+from tutelage.models.reward_model import RewardModel, RewardScale
+
+__all__ = [
+    "Critic",
+    "Policy",
+    "RewardModel",
+    "RewardScale",
+    "disable_dropout",
+    "forbid_low_precision_weights",
+    "freeze",
+    "load_causal_lm",
+    "load_sequence_classifier",
+    "load_tokenizer",
+    "new_llama",
+    "save_model",
+]

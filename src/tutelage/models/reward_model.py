@@ -1,0 +1,199 @@
+"""A reward model: text in, score out, with a tokenizer of its own.
+
+    prompt (messages), answer (text) ──own template──> own tokens ──> score at the last token
+
+It never sees the policy's token ids, and it never looks for markers in a decoded string:
+prompt and answer arrive as fields. Any sequence-classification model serves, causal
+(Llama-like) or encoder (BERT, DeBERTa).
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tutelage.data.chat import encode_conversation, encode_text
+from tutelage.errors import ModelError
+from tutelage.models.causal import Backbone, autocast
+from tutelage.models.load import load_sequence_classifier, load_tokenizer, save_model
+from tutelage.records import Message, Prompt
+
+__all__ = ["RewardModel", "RewardScale"]
+
+_SCALE_FILE = "reward_scale.json"
+
+
+@dataclass(frozen=True)
+class RewardScale:
+    """What turns raw scores into units in which penalties and clips have a meaning.
+
+    A score is reported as `(raw - mean) / std`, so that answers of the reference policy have
+    mean 0 and variance 1.
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+    length_slope: float = 0.0
+    """Sigmas that the model pays for one more token beyond the threshold."""
+    length_threshold: float = 0.0
+    """Tokens: the 90 % quantile of the calibration answers' lengths."""
+    floor: float = 0.0
+    """Lowest calibration score, in sigmas: what a truncated answer should not exceed."""
+
+
+class RewardModel(nn.Module):
+    """Scores answers to prompts."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_length: int = 512,
+        compute: torch.dtype = torch.float32,
+        scale: RewardScale | None = None,
+    ) -> None:
+        """Wraps a sequence-classification model with one label.
+
+        Args:
+            model: with `num_labels=1`.
+            tokenizer: the model's own, with a pad token.
+            max_length: tokens of a prompt with its answer; longer ones cannot be scored.
+            compute: autocast format.
+            scale: normalisation of the scores.
+
+        Raises:
+            ModelError: the tokenizer has no pad token, or the model another one.
+        """
+        super().__init__()
+        if tokenizer.pad_token_id is None:
+            raise ModelError("the reward model's tokenizer has no pad token: set one")
+        if model.config.pad_token_id != tokenizer.pad_token_id:
+            raise ModelError(
+                f"the reward model's pad_token_id is {model.config.pad_token_id}, its tokenizer's "
+                f"is {tokenizer.pad_token_id}: they must agree, or scores are read at padding"
+            )
+        self.model = model
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.compute = compute
+        self.scale = scale or RewardScale()
+
+    @property
+    def causal(self) -> bool:
+        """Whether the score is read at the last token by a linear head over a causal backbone."""
+        return isinstance(getattr(self.model, "score", None), nn.Linear)
+
+    def encode(self, prompt: Prompt, answer: str) -> tuple[int, ...] | None:
+        """The model's own token ids of a prompt with its answer; None when they are too many."""
+        ids = _encode(self.tokenizer, prompt, answer)
+        return tuple(ids) if len(ids) <= self.max_length else None
+
+    def forward(
+        self, tokens: Int[Tensor, "batch time"], attention_mask: Bool[Tensor, "batch time"]
+    ) -> Float[Tensor, " batch"]:
+        """Raw scores, read at the last real token, wherever the padding lies."""
+        if not self.causal:
+            with autocast(tokens.device, self.compute):
+                logits = self.model(input_ids=tokens, attention_mask=attention_mask.long()).logits
+            return logits.squeeze(-1).float()
+        hidden = Backbone(self.model, self.compute)(tokens, attention_mask)
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        last = torch.where(attention_mask, positions, -1).max(1).values
+        final = hidden[torch.arange(len(tokens), device=tokens.device), last]
+        with autocast(tokens.device, self.compute):
+            return self.model.score(final).squeeze(-1).float()
+
+    def pad(
+        self, rows: Sequence[Sequence[int]]
+    ) -> tuple[Int[Tensor, "batch time"], Bool[Tensor, "batch time"]]:
+        """Right-padded token ids and their mask."""
+        width = max(map(len, rows))
+        tokens = torch.full((len(rows), width), int(self.tokenizer.pad_token_id), dtype=torch.long)
+        mask = torch.zeros(len(rows), width, dtype=torch.bool)
+        for i, row in enumerate(rows):
+            tokens[i, : len(row)] = torch.tensor(row)
+            mask[i, : len(row)] = True
+        device = self.model.device
+        return tokens.to(device), mask.to(device)
+
+    @torch.no_grad()
+    def score(
+        self, prompts: Sequence[Prompt], answers: Sequence[str], *, batch_tokens: int = 16384
+    ) -> list[float | None]:
+        """Normalised scores; None for a text too long to be scored whole."""
+        rows = [self.encode(p, a) for p, a in zip(prompts, answers, strict=True)]
+        scores: list[float | None] = [None] * len(rows)
+        for chosen in _batches(rows, batch_tokens):
+            tokens, mask = self.pad([rows[i] or () for i in chosen])
+            raw = (self(tokens, mask) - self.scale.mean) / self.scale.std
+            for i, value in zip(chosen, raw.tolist(), strict=True):
+                scores[i] = value
+        return scores
+
+    def with_scale(self, **changes: float) -> Self:
+        """Changes the scale in place and returns the model."""
+        self.scale = replace(self.scale, **changes)
+        return self
+
+    def save(self, folder: str | Path) -> None:
+        """Writes a transformers folder with the scale beside it."""
+        save_model(self.model, self.tokenizer, folder)
+        row = {**asdict(self.scale), "max_length": self.max_length}
+        (Path(folder) / _SCALE_FILE).write_text(json.dumps(row, indent=2) + "\n")
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        max_length: int | None = None,
+        compute: torch.dtype = torch.float32,
+    ) -> Self:
+        """Any sequence-classification folder; the scale is read where there is one."""
+        tokenizer = load_tokenizer(folder)
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        model = load_sequence_classifier(folder, tokenizer.pad_token_id)
+        path = Path(folder) / _SCALE_FILE
+        row = json.loads(path.read_text()) if path.is_file() else {}
+        stored = row.pop("max_length", 512)
+        return cls(
+            model,
+            tokenizer,
+            max_length=max_length or stored,
+            compute=compute,
+            scale=RewardScale(**row),
+        )
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, answer: str) -> list[int]:
+    """A chat model's own template, or an encoder's own pair of question and answer."""
+    if tokenizer.chat_template is not None:
+        if prompt.mode == "continuation":
+            return encode_text(tokenizer, prompt.text + answer)
+        return encode_conversation(tokenizer, (*prompt.messages, Message("assistant", answer)))
+    if prompt.mode == "continuation":
+        ids = tokenizer(prompt.text + answer, split_special_tokens=True)["input_ids"]
+    else:
+        question = "\n".join(f"{turn.role}: {turn.content}" for turn in prompt.messages)
+        if len(prompt.messages) == 1:
+            question = prompt.text
+        ids = tokenizer(question, answer, split_special_tokens=True)["input_ids"]
+    return list(ids)
+
+
+def _batches(rows: Sequence[tuple[int, ...] | None], budget: int) -> Iterator[list[int]]:
+    """Indices of the encoded rows, longest first, at most `budget` padded tokens together."""
+    order = sorted((i for i, row in enumerate(rows) if row), key=lambda i: -len(rows[i] or ()))
+    while order:
+        width = len(rows[order[0]] or ())
+        size = max(1, budget // width)
+        yield order[:size]
+        order = order[size:]

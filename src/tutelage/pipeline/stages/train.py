@@ -1,0 +1,265 @@
+"""Trains a policy against a reward by reinforcement learning.
+
+policy, frozen reference, critic, reward ──ppo──> steps ──> metrics, samples, probes
+                                                      └──> model/, critic/
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from tutelage.algorithms import AdaptiveKL, FixedKL, KLCoefficient
+from tutelage.config import KLConfig, PPOConfig, RewardConfig, TrainStage
+from tutelage.data.jsonl import write_jsonl
+from tutelage.data.loaders import load_prompts
+from tutelage.errors import ConfigError
+from tutelage.generation import LocalEngine, Sampling
+from tutelage.models import Critic, Policy, RewardModel, RewardScale, save_model
+from tutelage.pipeline.context import StageContext
+from tutelage.pipeline.stages.common import (
+    Speed,
+    compute_dtype,
+    encode,
+    generator,
+    load_policy,
+    sampling_of,
+)
+from tutelage.records import EncodedPrompt
+from tutelage.rewards import LengthPenalty, ModelReward, Reward, Sum, load_function
+from tutelage.tracking.metrics import SampleWriter
+from tutelage.trainers.divergence import sequence_kl
+from tutelage.trainers.learner import Learner, Optimizer, shuffled
+from tutelage.trainers.ppo import PPOStep, ppo
+
+__all__ = ["run"]
+
+
+def run(config: TrainStage, context: StageContext) -> dict[str, float]:
+    """Trains for the configured rounds and saves policy and critic."""
+    compute = compute_dtype(config.ppo.precision)
+    policy, tokenizer = load_policy(
+        context.resolve(config.model, "model"),
+        temperature=config.ppo.sampling.temperature,
+        compute=compute,
+    )
+    reward_model = _reward_model(config, context, compute)
+    reward, settings = _reward(config.reward, reward_model, config.ppo)
+    reference = policy.frozen_copy()
+    critic = _critic(config, policy, tokenizer, reward_model, compute)
+    source = generator(context, policy.model.device)
+    engine = LocalEngine(policy, tokenizer, source, batch_size=settings.sampling.batch_size)
+    prompts = encode(
+        context,
+        tokenizer,
+        load_prompts(context.resolve(config.prompts, "rl.jsonl"), config.limit),
+        config.max_prompt_tokens,
+    )
+    sampling = sampling_of(settings.sampling, tokenizer)
+    probe = _Probe.of(config, context, tokenizer, policy, reference, sampling)
+    rounds = ppo(
+        policy,
+        reference,
+        critic,
+        engine,
+        reward,
+        _learner(settings, policy, critic, context),
+        shuffled(prompts, settings.prompts_per_step, settings.steps, generator(context)),
+        _kl_coefficient(settings.kl),
+        sampling,
+        settings,
+    )
+    last = _consume(rounds, config, context, probe)
+    save_model(policy.model, tokenizer, context.folder / "model")
+    critic.save(context.folder / "critic")
+    return last
+
+
+def _consume(
+    rounds: Any, config: TrainStage, context: StageContext, probe: "_Probe | None"
+) -> dict[str, float]:
+    """Logs every round; returns the means of the last tenth of them."""
+    history: list[dict[str, float]] = []
+    speed = Speed()
+    total = config.ppo.steps
+    with SampleWriter(context.folder / "samples.jsonl", per_step=config.log_samples) as samples:
+        if probe is not None:
+            probe.take(0)
+        for step in rounds:
+            metrics = dict(step.metrics)
+            tokens = int(step.experience.response_mask.sum())
+            metrics["throughput/tokens_per_second"] = speed.read(tokens)
+            context.metrics.log(step.index, metrics)
+            context.progress.step(step.index + 1, total, metrics)
+            _log_samples(samples, step)
+            history.append(metrics)
+            if probe is not None and probe.due(step.index + 1, total):
+                probe.take(step.index + 1)
+    if probe is not None:
+        probe.write()
+    recent = history[-max(1, len(history) // 10) :]
+    keys = ("reward/score", "reward/total", "kl/sequence", "response/length", "response/truncated")
+    return {key: sum(row[key] for row in recent) / len(recent) for key in keys}
+
+
+def _log_samples(samples: SampleWriter, step: PPOStep) -> None:
+    experience = step.experience
+    assert experience.old_logprobs is not None and experience.ref_logprobs is not None
+    divergence = (experience.old_logprobs - experience.ref_logprobs).sum(1).tolist()
+    samples.log(
+        step.index,
+        [prompt.prompt for prompt in step.prompts],
+        step.completions,
+        step.scores,
+        divergence,
+    )
+
+
+def _reward_model(
+    config: TrainStage, context: StageContext, compute: torch.dtype
+) -> RewardModel | None:
+    if config.reward.model is None:
+        return None
+    model = RewardModel.load(context.resolve(config.reward.model, "model"), compute=compute)
+    return model.eval().requires_grad_(False)
+
+
+def _reward(
+    config: RewardConfig, model: RewardModel | None, ppo_config: PPOConfig
+) -> tuple[Reward, PPOConfig]:
+    """The composed reward, and the settings with their `auto` values filled in."""
+    scale = model.scale if model is not None else RewardScale()
+    parts: dict[str, tuple[float, Reward]] = {}
+    if model is not None:
+        parts["model"] = (1.0, ModelReward(model, clip=config.clip))
+    for path, weight in config.functions.items():
+        function = load_function(path)
+        parts[function.name] = (weight, function)
+    if config.length is not None:
+        coefficient, threshold = config.length.coefficient, config.length.threshold
+        if coefficient == "auto":
+            coefficient = max(0.0, config.length.slope_factor * scale.length_slope)
+        if threshold == "auto":
+            threshold = scale.length_threshold
+        if "auto" in (config.length.coefficient, config.length.threshold) and model is None:
+            raise ConfigError(
+                "reward.length is auto, which reads the reward model's measured slope, but "
+                "reward.model is not set: give coefficient and threshold as numbers"
+            )
+        parts["length"] = (1.0, LengthPenalty(coefficient, round(threshold)))
+    truncation = ppo_config.truncation
+    if truncation.value == "auto":
+        # One sigma below the worst answer of the reference: no length can outbid it.
+        truncation = truncation.model_copy(update={"value": scale.floor - 1.0})
+    return Sum(parts), ppo_config.model_copy(update={"truncation": truncation})
+
+
+def _critic(
+    config: TrainStage,
+    policy: Policy,
+    tokenizer: PreTrainedTokenizerBase,
+    reward_model: RewardModel | None,
+    compute: torch.dtype,
+) -> Critic:
+    if config.critic == "policy":
+        critic = Critic.from_policy(policy.model, compute)
+    elif reward_model is None:
+        raise ConfigError("critic is 'reward' but reward.model is not set: set critic to 'policy'")
+    else:
+        if reward_model.tokenizer.get_vocab() != tokenizer.get_vocab():
+            raise ConfigError(
+                "critic is 'reward' but the reward model has another tokenizer than the policy: "
+                "set critic to 'policy'"
+            )
+        scale = reward_model.scale
+        critic = Critic.from_reward_model(
+            reward_model.model, mean=scale.mean, std=scale.std, compute=compute
+        )
+        critic.requires_grad_(True)
+    return critic.to(policy.model.device)
+
+
+def _learner(config: PPOConfig, policy: Policy, critic: Critic, context: StageContext) -> Learner:
+    updates = config.epochs * math.ceil(config.rows_per_step / config.batch.minibatch)
+    rounds = config.steps
+    return Learner(
+        {
+            "policy": Optimizer(
+                policy.model, config.policy, (rounds - config.critic_warmup) * updates
+            ),
+            "value": Optimizer(critic, config.critic, rounds * updates),
+        },
+        config.batch,
+        generator(context),
+    )
+
+
+def _kl_coefficient(config: KLConfig) -> KLCoefficient:
+    if config.target is None:
+        return FixedKL(config.coefficient)
+    return AdaptiveKL(config.coefficient, config.target, config.horizon)
+
+
+@dataclass
+class _Probe:
+    """Answers to the same prompts every few rounds, for the evaluation to judge."""
+
+    prompts: Sequence[EncodedPrompt]
+    engine: LocalEngine
+    reference: Policy
+    sampling: Sampling
+    seed: int
+    every: int
+    rows: list[dict[str, Any]]
+    context: StageContext
+
+    @classmethod
+    def of(
+        cls,
+        config: TrainStage,
+        context: StageContext,
+        tokenizer: PreTrainedTokenizerBase,
+        policy: Policy,
+        reference: Policy,
+        sampling: Sampling,
+    ) -> "_Probe | None":
+        """The probe a recipe asks for."""
+        if config.probes is None:
+            return None
+        path = context.resolve(config.probes, "held_out.jsonl")
+        prompts = encode(context, tokenizer, load_prompts(path, config.probe_count))
+        engine = LocalEngine(policy, tokenizer, generator(context, policy.model.device))
+        return cls(
+            prompts, engine, reference, sampling, context.seed, config.probe_every, [], context
+        )
+
+    def due(self, done: int, total: int) -> bool:
+        """Whether a probe is taken after `done` of `total` rounds."""
+        return done % self.every == 0 or done == total
+
+    def take(self, step: int) -> None:
+        """Answers the probe's prompts with the policy as it is, always from the same seed."""
+        self.engine.generator.manual_seed(self.seed)
+        sampling = Sampling(
+            self.sampling.stop_tokens, self.sampling.max_tokens, self.sampling.temperature
+        )
+        completions = self.engine.generate(self.prompts, sampling)
+        divergence = sequence_kl(self.reference, self.prompts, completions)
+        for prompt, completion, kl in zip(self.prompts, completions, divergence, strict=True):
+            self.rows.append(
+                {
+                    **prompt.prompt.to_json(),
+                    "step": step,
+                    "text": completion.text,
+                    "ended": not completion.truncated,
+                    "length": len(completion.tokens),
+                    "kl": kl,
+                }
+            )
+
+    def write(self) -> None:
+        """Writes all probes."""
+        write_jsonl(self.context.folder / "probes.jsonl", self.rows)

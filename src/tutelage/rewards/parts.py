@@ -1,0 +1,101 @@
+"""The rewards themselves: a reward model, a length penalty, a Python function."""
+
+import importlib.util
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tutelage.algorithms import length_penalty
+from tutelage.errors import ConfigError
+from tutelage.models import RewardModel
+from tutelage.records import Completion, Prompt, Score, ScoreStatus
+
+__all__ = ["FunctionReward", "LengthPenalty", "ModelReward", "load_function"]
+
+
+class ModelReward:
+    """A reward model's score, in its own sigmas, clipped on request."""
+
+    def __init__(self, model: RewardModel, *, clip: float | None = None) -> None:
+        """Args: model, and the bound on the absolute score."""
+        self.model = model.eval()
+        self.clip = clip
+
+    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Score]:
+        """Scores the text, not the tokens; a text too long for the model is unscorable."""
+        scores = self.model.score(prompts, [completion.text for completion in completions])
+        return [self._score(value) for value in scores]
+
+    def _score(self, value: float | None) -> Score:
+        if value is None:
+            return Score.failed(
+                ScoreStatus.UNSCORABLE,
+                f"prompt and answer exceed the reward model's {self.model.max_length} tokens",
+            )
+        if not math.isfinite(value):
+            return Score.failed(ScoreStatus.ERROR, f"the reward model's score is {value}")
+        return Score(value if self.clip is None else max(-self.clip, min(self.clip, value)))
+
+
+class LengthPenalty:
+    """-c max(0, T - T0) of the completion's own tokens."""
+
+    def __init__(self, coefficient: float, threshold: int) -> None:
+        """Args: c in score per token, T0 in tokens."""
+        self.coefficient = coefficient
+        self.threshold = threshold
+
+    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Score]:
+        """One penalty per completion, 0 or below."""
+        lengths = torch.tensor([len(completion.tokens) for completion in completions])
+        penalties = length_penalty(lengths, coefficient=self.coefficient, threshold=self.threshold)
+        return [Score(float(penalty)) for penalty in penalties]
+
+
+class FunctionReward:
+    """A Python function of (prompt, completion) that returns a number, or None to abstain."""
+
+    def __init__(self, function: Callable[[Prompt, Completion], Any], name: str) -> None:
+        """Args: the function, and its name in messages."""
+        self.function = function
+        self.name = name
+
+    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Score]:
+        """Calls the function on each; an exception fails that score only."""
+        return [self._score(p, c) for p, c in zip(prompts, completions, strict=True)]
+
+    def _score(self, prompt: Prompt, completion: Completion) -> Score:
+        try:
+            value = self.function(prompt, completion)
+        except Exception as error:  # noqa: BLE001 - a user's function may raise anything
+            return Score.failed(ScoreStatus.ERROR, f"{self.name} raised {error!r}")
+        if value is None:
+            return Score.failed(ScoreStatus.UNSCORABLE, f"{self.name} returned None")
+        if isinstance(value, bool | int | float) and math.isfinite(value):
+            return Score(float(value))
+        return Score.failed(
+            ScoreStatus.ERROR, f"{self.name} returned {value!r}, expected a finite number"
+        )
+
+
+def load_function(path: str) -> FunctionReward:
+    """The function that `file.py:name` refers to.
+
+    Raises:
+        ConfigError: the file or the name in it does not exist.
+    """
+    file, _, name = path.rpartition(":")
+    if not file.endswith(".py") or not Path(file).is_file():
+        raise ConfigError(f"reward function {path!r}: expected an existing FILE.py:NAME")
+    spec = importlib.util.spec_from_file_location(f"tutelage_user_{Path(file).stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    function = getattr(module, name, None)
+    if not callable(function):
+        found = sorted(k for k, v in vars(module).items() if callable(v) and k[0] != "_")
+        raise ConfigError(f"{file} has no function {name!r}: it has {found}")
+    return FunctionReward(function, name)

@@ -1,0 +1,79 @@
+"""What a policy is rewarded for: the protocol, and how rewards combine.
+
+    Sum({"model": (1.0, clip(model)), "length": (1.0, LengthPenalty(...))})
+      └─> Score(value, parts={"model": ..., "length": ...})   parts reach the log
+
+A reward that cannot be computed is a failed score, never a zero: one failed part fails the
+sum, and the sample is masked out of everything.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from tutelage.errors import ConfigError, RewardError
+from tutelage.records import Completion, Prompt, Score, ScoreStatus
+
+__all__ = ["Reward", "Sum", "require_scores"]
+
+
+class Reward(Protocol):
+    """Scores whole completions."""
+
+    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Score]:
+        """One score per completion, in order; `prompts[i]` is what `completions[i]` answers."""
+        ...
+
+
+class Sum:
+    """The weighted sum of named rewards, with each one's contribution."""
+
+    def __init__(self, parts: Mapping[str, tuple[float, Reward]]) -> None:
+        """Refuses an empty sum and weights that are not finite."""
+        if not parts:
+            raise ConfigError(
+                "a reward needs at least one part, found none: set reward.model, "
+                "reward.functions or reward.length"
+            )
+        for name, (weight, _) in parts.items():
+            if not math.isfinite(weight):
+                raise ConfigError(f"the weight of reward {name!r} is {weight}, expected a number")
+        self.parts = dict(parts)
+
+    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Score]:
+        """Adds the parts up; the first part that failed decides the failure."""
+        columns = {
+            name: (weight, reward(prompts, completions))
+            for name, (weight, reward) in self.parts.items()
+        }
+        return [
+            _add({name: (weight, scores[i]) for name, (weight, scores) in columns.items()})
+            for i in range(len(completions))
+        ]
+
+
+def _add(row: Mapping[str, tuple[float, Score]]) -> Score:
+    for name, (_, score) in row.items():
+        if not score.ok:
+            return Score.failed(score.status, f"{name}: {score.notes}")
+        if not math.isfinite(score.value):
+            return Score.failed(ScoreStatus.ERROR, f"{name}: the score is {score.value}")
+    parts = {name: weight * score.value for name, (weight, score) in row.items()}
+    return Score(sum(parts.values()), parts)
+
+
+def require_scores(scores: Sequence[Score], max_failed_share: float) -> None:
+    """Stops when too many completions could not be scored.
+
+    Raises:
+        RewardError: naming the share and the first reasons.
+    """
+    failed = [score for score in scores if not score.ok]
+    if not failed or len(failed) <= max_failed_share * len(scores) < len(scores):
+        return
+    reasons = list(dict.fromkeys(f"{score.status}: {score.notes}" for score in failed))
+    raise RewardError(
+        f"{len(failed)} of {len(scores)} completions could not be scored, at most "
+        f"{max_failed_share:.0%} are allowed (max_failed_share). First reasons: "
+        + "; ".join(reasons[:3])
+    )

@@ -1,0 +1,1 @@
+"""The training loops, one short file each, over one learner."""

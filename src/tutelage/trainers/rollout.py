@@ -1,0 +1,143 @@
+"""From sampled completions to an experience, and what to report and check about it."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tutelage.algorithms import (
+    explained_variance,
+    importance_metrics,
+    kl_estimate,
+    masked_mean,
+    masked_variance,
+)
+from tutelage.errors import TrainingError
+from tutelage.experience import Experience
+from tutelage.records import Completion, EncodedPrompt, Score
+
+__all__ = ["agreement_guard", "collate", "distinct_bigrams", "reward_metrics", "rollout_metrics"]
+
+_RATIO_TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
+"""A float32 recomputation in the same shapes is equal bit for bit; the slack is for devices
+whose kernels are not deterministic."""
+_SAMPLER_TOLERANCE = {"float32": 0.01, "bfloat16": 0.1}
+"""Mean |log pi_old - log mu| in nats: float32 engines agree to 1e-5, a stale or differently
+tempered sampler is off by tenths."""
+
+
+def collate(
+    prompts: Sequence[EncodedPrompt],
+    completions: Sequence[Completion],
+    scores: Sequence[Score],
+    truncation: Literal["replace", "penalise", "drop", "bootstrap", "keep"],
+) -> Experience:
+    """Lays completions out in rows; failed scores, and truncated rows on `drop`, are masked."""
+    experience = Experience.collate([p.tokens for p in prompts], completions, scores, pad=0)
+    if truncation == "drop":
+        kept = experience.response_mask & ~experience.truncated[:, None]
+        experience = replace(experience, response_mask=kept)
+    return experience
+
+
+def agreement_guard(experience: Experience, compute: str) -> Callable[[Mapping[str, float]], None]:
+    """A check of the first minibatch: before any update the ratio pi / pi_old is 1.
+
+    The strongest cheap alarm there is: a lost temperature, dropout left on, a shifted mask, a
+    stale sampler or padding that leaks all show here, before any weight has moved.
+
+    Raises:
+        TrainingError: from the returned function, with the likely causes.
+    """
+    seen = False
+
+    def check(metrics: Mapping[str, float]) -> None:
+        nonlocal seen
+        if seen:
+            return
+        seen = True
+        low, high = metrics["policy/ratio_min"], metrics["policy/ratio_max"]
+        gap = float(_sampler_metrics(experience)["sampler/gap_mean"])
+        tolerance = _RATIO_TOLERANCE[compute]
+        if math.isfinite(low) and max(1.0 - low, high - 1.0) > tolerance:
+            raise TrainingError(
+                f"the ratio pi / pi_old lies in [{low:.4g}, {high:.4g}] before the first update, "
+                f"expected 1 within {tolerance:g}. Likely causes: dropout is on, the temperature "
+                "differs between sampling and training, masks or positions are shifted, padding "
+                "leaks into attention, or the policy changed since its log-probabilities were taken"
+            )
+        if gap > _SAMPLER_TOLERANCE[compute]:
+            raise TrainingError(
+                f"the sampler's log-probabilities differ from the training engine's by {gap:.3g} "
+                f"nats on average, expected at most {_SAMPLER_TOLERANCE[compute]:g}. Likely causes: "
+                "the sampler has stale weights or another temperature, or truncates its "
+                "distribution"
+            )
+
+    return check
+
+
+def _sampler_metrics(experience: Experience) -> dict[str, Tensor]:
+    assert experience.old_logprobs is not None
+    return importance_metrics(
+        experience.old_logprobs, experience.sampler_logprobs, experience.response_mask, cap=2.0
+    )
+
+
+def reward_metrics(
+    scores: Sequence[Score], experience: Experience, kl: Tensor, beta: float
+) -> dict[str, float]:
+    """Score, its parts and its spread over the completions that could be scored."""
+    usable = [score for score in scores if score.ok]
+    values = torch.tensor([score.value for score in usable], dtype=torch.float64)
+    metrics = {
+        "reward/score": float(values.mean()) if len(values) else 0.0,
+        "reward/std": float(values.std(correction=0)) if len(values) else 0.0,
+        "reward/failed": 1.0 - len(usable) / max(1, len(scores)),
+    }
+    rows = experience.response_mask.any(1)
+    sequence_kl = (kl * experience.response_mask).sum(1)
+    total = (experience.scores - beta * sequence_kl)[rows]
+    metrics["reward/total"] = float(total.mean()) if len(total) else 0.0
+    for part in dict.fromkeys(name for score in usable for name in score.parts):
+        present = [score.parts[part] for score in usable if part in score.parts]
+        metrics[f"reward/{part}"] = sum(present) / len(present)
+    return metrics
+
+
+def rollout_metrics(experience: Experience, kl: Tensor) -> dict[str, float]:
+    """KL, lengths, endings, diversity and the critic's fit over the round."""
+    mask = experience.response_mask
+    rows = mask.any(1)
+    assert experience.old_logprobs is not None and experience.ref_logprobs is not None
+    assert experience.values is not None and experience.returns is not None
+    assert experience.advantages is not None
+    k3 = kl_estimate(experience.old_logprobs, experience.ref_logprobs, "k3")
+    lengths = experience.response_lengths[rows].float()
+    truncated = experience.truncated[rows].float()
+    measured = {
+        "kl/sequence": (kl * mask).sum(1)[rows].mean() if rows.any() else torch.zeros(()),
+        "kl/token": masked_mean(kl, mask),
+        "kl/k3": masked_mean(k3, mask),
+        "response/length": lengths.mean() if len(lengths) else torch.zeros(()),
+        "response/truncated": truncated.mean() if len(truncated) else torch.zeros(()),
+        "value/explained_variance": explained_variance(experience.values, experience.returns, mask),
+        "advantage/mean": masked_mean(experience.advantages, mask),
+        "advantage/std": masked_variance(experience.advantages, mask).sqrt(),
+        **_sampler_metrics(experience),
+    }
+    metrics = {name: float(value) for name, value in measured.items()}
+    metrics["response/stop_rate"] = 1.0 - metrics["response/truncated"]
+    metrics["diversity/distinct_2"] = distinct_bigrams(
+        [experience.tokens[i][mask[i]].tolist() for i in range(len(experience))]
+    )
+    return metrics
+
+
+def distinct_bigrams(responses: Sequence[Sequence[int]]) -> float:
+    """distinct-2 (Li et al. 2016, arXiv:1510.03055): distinct bigrams over all bigrams."""
+    bigrams = [pair for response in responses for pair in zip(response, response[1:])]
+    return len(set(bigrams)) / max(1, len(bigrams))

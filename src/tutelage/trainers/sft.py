@@ -1,0 +1,74 @@
+"""Supervised fine-tuning, and pre-training as the same thing with other weights.
+
+    L = - sum_t w_t log pi(token_t | tokens before t) / sum_t w_t
+
+The weights are 1 on what the assistant says (its end-of-turn token included) and 0 on what it
+reads; pre-training weights every token.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tutelage.algorithms import LossOutput
+from tutelage.experience import TokenBatch
+from tutelage.models import Policy
+from tutelage.trainers.learner import Learner
+
+__all__ = ["SFTStep", "WeightedSequence", "imitation_loss", "perplexity", "sft"]
+
+WeightedSequence = tuple[Sequence[int], Sequence[float]]
+"""Token ids and the weight of each in the loss."""
+
+
+@dataclass(frozen=True)
+class SFTStep:
+    """One optimiser step."""
+
+    index: int
+    tokens: int
+    """Tokens read."""
+    metrics: Mapping[str, float]
+
+
+def imitation_loss(policy: Policy, rows: TokenBatch, denominator: float) -> LossOutput:
+    """Weighted negative log-likelihood over the denominator of the whole optimiser step."""
+    logits = policy.response_logits(rows)
+    mask = rows.response_mask
+    picked = torch.log_softmax(logits, dim=-1).gather(1, rows.tokens[mask][:, None]).squeeze(1)
+    loss = -(rows.weights[mask] * picked).sum() / denominator
+    correct = (logits.detach().argmax(-1) == rows.tokens[mask]).float()
+    accuracy = (rows.weights[mask] * correct).sum() / denominator
+    return LossOutput(loss, {"accuracy": accuracy})
+
+
+def sft(
+    policy: Policy, learner: Learner, batches: Iterable[Sequence[WeightedSequence]], *, pad: int
+) -> Iterator[SFTStep]:
+    """Yields one `SFTStep` per minibatch, with `loss`, `accuracy` and the optimiser's figures."""
+
+    def loss(rows: TokenBatch, denominator: float) -> LossOutput:
+        return imitation_loss(policy, rows, denominator)
+
+    policy.model.train()
+    for index, rows in enumerate(batches):
+        batch = TokenBatch.collate(rows, pad=pad).to(policy.model.device)
+        metrics = learner.step(loss, batch)
+        yield SFTStep(index, sum(batch.row_lengths), metrics)
+
+
+@torch.no_grad()
+def perplexity(
+    policy: Policy, sequences: Sequence[WeightedSequence], *, pad: int, rows_at_once: int = 64
+) -> tuple[float, float]:
+    """Loss per weighted token and accuracy over held-out sequences."""
+    total: dict[str, Tensor] = {}
+    weight = sum(float(w) for ids, weights in sequences for w in weights[1:])
+    for start in range(0, len(sequences), rows_at_once):
+        batch = TokenBatch.collate(sequences[start : start + rows_at_once], pad=pad)
+        output = imitation_loss(policy, batch.to(policy.model.device), max(weight, 1e-9))
+        for name, value in (("loss", output.loss), ("accuracy", output.metrics["accuracy"])):
+            total[name] = total.get(name, torch.zeros(())) + value.cpu()
+    return float(total["loss"]), float(total["accuracy"])
