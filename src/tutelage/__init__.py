@@ -1,1 +1,130 @@
-"""Aligns language models with human and AI feedback."""
+"""Aligns language models with human and AI feedback.
+
+The names below are the public Python API; each is imported when it is first used, so that
+`import tutelage` is fast and needs no torch.
+"""
+
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tutelage.config import Recipe, load_recipe
+    from tutelage.errors import (
+        CheckpointError,
+        ConfigError,
+        DataError,
+        GenerationError,
+        MissingExtraError,
+        ModelError,
+        RewardError,
+        TrainingError,
+        TutelageError,
+    )
+    from tutelage.pipeline.api import (
+        evaluate,
+        label,
+        pretrain,
+        reward,
+        run,
+        sample,
+        sft,
+        train,
+    )
+    from tutelage.pipeline.run import RunResult
+    from tutelage.records import (
+        Comparison,
+        Completion,
+        Demonstration,
+        Message,
+        Preference,
+        Prompt,
+        Score,
+        ScoreStatus,
+        StopReason,
+    )
+
+__all__ = [
+    "CheckpointError",
+    "Comparison",
+    "Completion",
+    "ConfigError",
+    "DataError",
+    "Demonstration",
+    "GenerationError",
+    "Message",
+    "MissingExtraError",
+    "ModelError",
+    "Preference",
+    "Prompt",
+    "Recipe",
+    "RewardError",
+    "RunResult",
+    "Score",
+    "ScoreStatus",
+    "StopReason",
+    "TrainingError",
+    "TutelageError",
+    "__version__",
+    "evaluate",
+    "label",
+    "load_recipe",
+    "pretrain",
+    "reward",
+    "run",
+    "sample",
+    "sft",
+    "train",
+]
+
+_HOMES = {
+    "tutelage.config": ("Recipe", "load_recipe"),
+    "tutelage.errors": (
+        "CheckpointError",
+        "ConfigError",
+        "DataError",
+        "GenerationError",
+        "MissingExtraError",
+        "ModelError",
+        "RewardError",
+        "TrainingError",
+        "TutelageError",
+    ),
+    "tutelage.pipeline.api": (
+        "evaluate",
+        "label",
+        "pretrain",
+        "reward",
+        "run",
+        "sample",
+        "sft",
+        "train",
+    ),
+    "tutelage.pipeline.run": ("RunResult",),
+    "tutelage.records": (
+        "Comparison",
+        "Completion",
+        "Demonstration",
+        "Message",
+        "Preference",
+        "Prompt",
+        "Score",
+        "ScoreStatus",
+        "StopReason",
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name from its home when it is first asked for."""
+    if name == "__version__":
+        return metadata.version("tutelage")
+    for home, names in _HOMES.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(home), name)
+            return value
+    raise AttributeError(f"module 'tutelage' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

@@ -1,0 +1,93 @@
+"""`tutelage`: the commands, and what becomes of their errors.
+
+A user's error is one message on standard error and an exit code; a traceback appears only
+with `TUTELAGE_DEBUG=1`.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from typing import Any
+
+from cyclopts import App, CycloptsError
+
+from tutelage.cli.run import run
+from tutelage.cli.stages import STAGE_COMMANDS, stage_command
+from tutelage.cli.tools import config, report, validate
+from tutelage.errors import TutelageError
+from tutelage.pipeline.interrupts import Terminated
+
+__all__ = ["build_app", "main"]
+
+_HELP = """\
+Aligns language models with human and AI feedback: supervised fine-tuning, preferences,
+reward model, PPO, evaluation, report.
+"""
+
+_EPILOGUE = """\
+Exit codes: 0 success; 1 failure; 2 wrong input, option or recipe; 3 training cannot go on (the
+message is the diagnosis); 4 a saved stage or run folder is damaged, locked or cannot be written;
+130 Ctrl-C; 143 SIGTERM. TUTELAGE_DEBUG=1 shows tracebacks.
+"""
+
+_INTERRUPTED, _TERMINATED, _WRONG_OPTION = 130, 143, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code.
+
+    Args:
+        arguments: As typed after `tutelage`; those of the process by default.
+    """
+    app = build_app()
+    try:
+        code = app(
+            arguments if arguments is None else list(arguments),
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
+        )
+    except CycloptsError as error:
+        return _fail(error, f"{error}\nSee: tutelage --help", _WRONG_OPTION)
+    except TutelageError as error:
+        return _fail(error, str(error), error.exit_code)
+    except KeyboardInterrupt as error:
+        code = _TERMINATED if isinstance(error, Terminated) else _INTERRUPTED
+        return _fail(error, str(error) or "interrupted", code)
+    except BrokenPipeError:
+        # Whoever read the output has enough; Python would complain again when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        advice = "TUTELAGE_DEBUG=1 shows the traceback"
+        return _fail(error, f"unexpected {type(error).__name__}: {error}; {advice}", 1)
+    return code if isinstance(code, int) else 0
+
+
+def build_app() -> App:
+    """The application with all its commands."""
+    app = App(
+        name="tutelage",
+        help=_HELP,
+        help_epilogue=_EPILOGUE,
+        version=metadata.version("tutelage"),
+    )
+    commands: dict[str, Callable[..., Any]] = {
+        "run": run,
+        **{kind: stage_command(section) for kind, section in STAGE_COMMANDS.items()},
+        "report": report,
+        "validate": validate,
+        "config": config,
+    }
+    for position, (name, command) in enumerate(commands.items()):
+        app.command(command, name=name, sort_key=position)
+    return app
+
+
+def _fail(error: BaseException, message: str, code: int) -> int:
+    if os.environ.get("TUTELAGE_DEBUG") == "1":
+        traceback.print_exception(error)
+    print(f"tutelage: {message}", file=sys.stderr)
+    return code

@@ -1,0 +1,96 @@
+"""`tutelage report`, `tutelage validate` and `tutelage config`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from tutelage.cli.run import Overrides, read_recipe
+from tutelage.config.document import to_yaml
+from tutelage.config.reference import configuration_reference
+from tutelage.errors import ConfigError
+
+__all__ = ["config", "report", "validate"]
+
+_WRONG_DATA = 2
+_SEVERAL = Parameter(negative=(), show_default=False, consume_multiple=True)
+
+
+def report(run: Path) -> None:
+    """Writes report.html of a run again, from the files in its folder.
+
+    Example: tutelage report runs/quickstart
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    """
+    from tutelage.pipeline.finish import show_report
+
+    show_report(run, Console())
+
+
+def validate(
+    *files: Path,
+    schema: str | None = None,
+    against: Annotated[
+        tuple[Path, ...], Parameter(negative=(), show_default=False, consume_multiple=True)
+    ] = (),
+    most: int = 100,
+) -> int:
+    """Checks data files: every fault by file, line and reason; exit code 2 where there is one.
+
+    Reads JSON lines, also compressed by gzip, and writes nothing.
+
+    Example: tutelage validate train.jsonl.gz --against test.jsonl
+
+    Parameters
+    ----------
+    files
+        The files to check.
+    schema
+        What every file must hold: text, labelled, prompts, sft, preference and so on. Without
+        it each row is checked against the schema it looks like.
+    against
+        Files none of whose prompts may occur in the others: the evaluation's.
+    most
+        Faults and warnings shown; all are counted.
+    """
+    from tutelage.data.validate import validate as check
+
+    if not files:
+        raise ConfigError("no file to check: tutelage validate FILE...")
+    outcome = check(files, schema=schema, against=against, max_listed=most)
+    for fault in outcome.faults:
+        print(fault)
+    for warning in outcome.warnings:
+        print(f"{warning} (warning)")
+    for summary in outcome.files:
+        print(
+            f"{summary.file}: {summary.rows} rows of {summary.schema or 'no known schema'}, "
+            f"{summary.faults} faults, {summary.warnings} warnings, "
+            f"{summary.duplicates} duplicates, {summary.leaks} leaks"
+        )
+    return 0 if outcome.ok else _WRONG_DATA
+
+
+def config(recipe: Path | None = None, *overrides: Overrides, reference: bool = False) -> None:
+    """Prints a recipe as it would be run: checked, with defaults and options filled in.
+
+    Example: tutelage config recipes/quickstart.yaml --sft.epochs 2
+
+    Parameters
+    ----------
+    recipe
+        The recipe file.
+    reference
+        Print the reference of all keys as Markdown instead.
+    """
+    if reference:
+        print(configuration_reference(), end="")
+    elif recipe is None:
+        raise ConfigError("no recipe: tutelage config RECIPE, or tutelage config --reference")
+    else:
+        print(to_yaml(read_recipe(recipe, list(overrides)).to_json()), end="")
