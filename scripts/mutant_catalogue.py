@@ -25,7 +25,6 @@ class Mutant:
     tests: tuple[str, ...]
 
 
-_ALGORITHMS = ("tests/unit/algorithms",)
 _MODELS = ("tests/unit/models",)
 _TRAINERS = ("tests/unit/trainers",)
 _EXPERIENCE = ("tests/unit/test_experience.py",)
@@ -138,7 +137,7 @@ MUTANTS = (
         "return placed - beta * zero_outside(kl, mask)",
         "return placed + beta * zero_outside(kl, mask)",
         "The penalty becomes a bonus for drifting away from the reference.",
-        _ALGORITHMS,
+        ("tests/unit/algorithms/test_shaping.py",),
     ),
     Mutant(
         "kl-arguments-swapped",
@@ -146,7 +145,7 @@ MUTANTS = (
         "difference = logprobs - ref_logprobs",
         "difference = ref_logprobs - logprobs",
         "KL(reference, policy) is estimated with samples of the policy.",
-        _ALGORITHMS,
+        ("tests/unit/algorithms/test_kl.py",),
     ),
     Mutant(
         "score-one-late",
@@ -154,7 +153,7 @@ MUTANTS = (
         "placed = torch.where(final, scores.unsqueeze(-1), 0)",
         "placed = torch.where(final.roll(1, -1), scores.unsqueeze(-1), 0)",
         "The score lands one position after the last token.",
-        _ALGORITHMS,
+        ("tests/unit/algorithms/test_shaping.py",),
     ),
     Mutant(
         "k3-in-the-reward",
@@ -197,7 +196,7 @@ MUTANTS = (
         "self._value *= 1 + error * n / self.horizon",
         "self._value *= 1 - error * n / self.horizon",
         "Beta falls while the policy drifts.",
-        _ALGORITHMS,
+        ("tests/unit/algorithms/test_kl_control.py",),
     ),
     Mutant(
         "kl-controller-per-token",
@@ -213,7 +212,7 @@ MUTANTS = (
         "next_value = torch.where(written, values[..., t], next_value)",
         "next_value = values[..., t]",
         "Values of padding and observations enter the advantage of the token before.",
-        _ALGORITHMS,
+        ("tests/unit/algorithms/test_advantages.py",),
     ),
     Mutant(
         "gae-ignores-bootstrap",
@@ -221,7 +220,7 @@ MUTANTS = (
         "next_value = torch.zeros_like(values[..., 0]) if bootstrap is None else bootstrap",
         "next_value = torch.zeros_like(values[..., 0])",
         "A truncated response is treated as if it had ended there.",
-        _ALGORITHMS,
+        ("tests/unit/algorithms/test_advantages.py",),
     ),
     Mutant(
         "whitening-unmasked",
@@ -229,7 +228,7 @@ MUTANTS = (
         "count, mean, centred = _centre(x, mask, all_sum)",
         "count, mean, centred = _centre(x, torch.ones_like(mask), all_sum)",
         "Advantages are whitened over padding too.",
-        _ALGORITHMS,
+        ("tests/unit/algorithms/test_masked.py",),
     ),
     Mutant(
         "whitening-adds-mean-back",
@@ -237,7 +236,7 @@ MUTANTS = (
         "return zero_outside(whitened + mean, mask) if keep_mean else whitened",
         "return whitened if keep_mean else zero_outside(whitened + mean, mask)",
         "Advantages keep their mean: the flag means the opposite.",
-        _ALGORITHMS,
+        ("tests/unit/algorithms/test_masked.py",),
     ),
     Mutant(
         "mask-by-multiplication",
@@ -245,7 +244,7 @@ MUTANTS = (
         "return torch.where(mask.bool(), x, 0)",
         "return mask * x",
         "NaN behind the mask gets through, because NaN times 0 is NaN.",
-        _ALGORITHMS,
+        ("tests/unit/algorithms/test_masked.py",),
     ),
     Mutant(
         "mean-of-means-in-the-loss",
@@ -253,7 +252,7 @@ MUTANTS = (
         "    if denominator is None:\n",
         "    if denominator is None or mask.any():\n",
         "A loss divides by its own tokens instead of those of the whole optimiser step.",
-        _ALGORITHMS,
+        ("tests/unit/algorithms/test_masked.py",),
     ),
     Mutant(
         "mean-of-means-in-the-learner",
@@ -279,7 +278,7 @@ MUTANTS = (
         "per_token = torch.maximum(surrogate, clipped)",
         "per_token = torch.minimum(surrogate, clipped)",
         "The clip takes the better of two estimates instead of the worse.",
-        _ALGORITHMS,
+        ("tests/unit/algorithms/test_policy.py",),
     ),
     Mutant(
         "ratio-unclamped",
@@ -287,7 +286,7 @@ MUTANTS = (
         "log_ratio = (new - old).clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO)",
         "log_ratio = new - old",
         "One token with a large log-ratio makes the loss infinite.",
-        _ALGORITHMS,
+        ("tests/unit/algorithms/test_policy.py",),
     ),
     Mutant(
         "advantage-sign",
@@ -295,7 +294,7 @@ MUTANTS = (
         "surrogate = -advantages * ratio",
         "surrogate = advantages * ratio",
         "Good tokens become less likely.",
-        _ALGORITHMS,
+        ("tests/unit/algorithms/test_policy.py",),
     ),
     Mutant(
         "value-clip-without-max",
@@ -303,7 +302,7 @@ MUTANTS = (
         "per_token = torch.maximum(error, clipped)",
         "per_token = clipped",
         "Outside the band the critic's gradient is 0, so it never comes back.",
-        _ALGORITHMS,
+        ("tests/unit/algorithms/test_value.py",),
     ),
     Mutant(
         "value-targets-whitened",
@@ -320,7 +319,7 @@ MUTANTS = (
         "loss = -p * F.logsigmoid(margin - offset) - (1 - p) * F.logsigmoid(-margin - offset)",
         "loss = -p * F.logsigmoid(-margin - offset) - (1 - p) * F.logsigmoid(margin - offset)",
         "The reward model prefers what people rejected.",
-        _ALGORITHMS,
+        ("tests/unit/algorithms/test_bradley_terry.py",),
     ),
     Mutant(
         "ties-are-wins",
@@ -328,7 +327,7 @@ MUTANTS = (
         "return (1 + margin.detach().sign() * (label - 0.5).sign()) / 2",
         "return (margin.detach().sign() * (label - 0.5).sign() >= 0).to(margin.dtype)",
         "A reward model that scores everything alike is reported as always right.",
-        _ALGORITHMS,
+        ("tests/unit/algorithms/test_bradley_terry.py",),
     ),
     Mutant(
         "position-bias-kept",
