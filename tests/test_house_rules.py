@@ -311,3 +311,27 @@ def test_every_package_is_in_a_layer_and_in_the_picture():
     picture = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     assert present <= known
     assert not [name for name in present if not re.search(rf"\b{name}\b", picture)]
+
+
+def tree_paths(page: Path) -> list[str]:
+    """The paths of the last code block under "## Tree", built from its indentation."""
+    block = page.read_text("utf-8").partition("## Tree")[2].split("```")[1]
+    paths: list[str] = []
+    folders: list[tuple[int, str]] = []
+    for line in block.strip("\n").splitlines():
+        depth = len(line) - len(line.lstrip())
+        name = line.split()[0]
+        folders = [(d, folder) for d, folder in folders if d < depth]
+        paths.append("".join(folder for _, folder in folders) + name)
+        if name.endswith("/"):
+            folders.append((depth, name))
+    return paths
+
+
+def test_tree_shows_what_is_there():
+    paths = tree_paths(ROOT / "docs" / "architecture.md")
+    assert len(paths) > 30
+    assert not [path for path in paths if not (ROOT / path).exists()]
+    packages = {relative(path.parent) + "/" for path in SOURCE.glob("*/__init__.py")}
+    shown = {path for path in paths if path.count("/") > 2}
+    assert not [p for p in packages if not any(path.startswith(p) for path in shown)]
