@@ -7,3 +7,5 @@
 
 Everything is a file that a person can read; `docs/run-folder.md` describes each.
 """
+
+__all__: list[str] = []

@@ -14,7 +14,9 @@ def decimals_for(intervals: Iterable[tuple[float, float]], unit: str = "") -> in
     halves = [half for half in halves if half > 0 and math.isfinite(half)]
     if not halves:
         return 0 if unit == "%" else 2
-    return min(max(-math.floor(math.log10(statistics.median(halves))), 0), 4)
+    # The half-width of an interval of floats can miss its power of ten by a rounding error.
+    exponent = math.floor(math.log10(statistics.median(halves)) + 1e-6)
+    return min(max(-exponent, 0), 4)
 
 
 def number(value: float | None, unit: str = "", decimals: int | None = None) -> str:

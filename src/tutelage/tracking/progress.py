@@ -303,11 +303,13 @@ class _Bars:
             total=stage.total,
             count=stage.count,
             details=" · ".join(stage.details(self._clock())),
+            refresh=True,
         )
 
     def remove(self, name: str) -> None:
         if name in self._tasks:
             self._progress.remove_task(self._tasks.pop(name))
+            self._progress.refresh()
 
 
 def _numbers(metrics: Mapping[str, float]) -> list[str]:

@@ -13,7 +13,7 @@ from tutelage.tracking.manifest import MANIFEST, Manifest, load_manifest
 
 __all__ = ["RunRecord", "StageRecord", "read_json_lines", "read_run"]
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def _read_json(path: Path) -> Mapping[str, Any] | None:
     return _readable(path, lambda: dict(json.loads(path.read_text(encoding="utf-8"))))
 
 
-def _readable(place: Path | str, read: Callable[[], T]) -> T:
+def _readable(place: Path | str, read: Callable[[], _T]) -> _T:
     try:
         return read()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

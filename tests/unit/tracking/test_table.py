@@ -1,0 +1,48 @@
+import io
+
+from rich.console import Console
+
+from tutelage.tracking.example_run import example_evaluation
+from tutelage.tracking.table import evaluation_table
+
+
+def printed(evaluation, width=80):
+    file = io.StringIO()
+    Console(file=file, width=width).print(evaluation_table(evaluation))
+    return file.getvalue()
+
+
+def test_three_models_fit_into_a_pipe_with_every_number_whole():
+    text = printed(example_evaluation())
+    rows = {line.strip().split("  ")[0]: line.split() for line in text.splitlines() if line.strip()}
+    assert rows["Proxy reward (\u03c3)"][-6:] == ["0.0", "±0.1", "5.9", "±0.2", "1.3", "±0.1"]
+    expected = ["0.23", "±0.06", "-1.62", "±0.07", "✗", "0.61", "±0.06", "✓"]
+    assert rows["Gold score"][-8:] == expected
+    assert rows["KL from SFT (nats)"][-5:] == ["0.0", "21.3", "±0.6", "4.8", "±0.2"]
+    assert rows["Complies with attacks (%)"][-8:] == ["36", "±7", "0", "±1", "✓", "1", "±1", "✓"]
+    assert "worse than Before" in text
+    assert "…" not in text
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_measure_that_a_model_lacks_says_so():
+    evaluation = example_evaluation()
+    del evaluation["models"][0]["measures"]["gold"]
+    line = next(line for line in printed(evaluation).splitlines() if "Gold" in line)
+    assert line.split()[2] == "n/a"
+
+
+def test_names_are_text_and_nothing_else():
+    evaluation = example_evaluation()
+    evaluation["models"][0]["label"] = "[red]x[/red]\x1b[2J"
+    text = printed(evaluation, width=120)
+    assert "[red]x[/red] [2J" in text
+    assert "\x1b" not in text
+
+
+def test_one_model_alone_makes_a_table_too():
+    evaluation = example_evaluation()
+    evaluation["models"] = evaluation["models"][:1]
+    evaluation["differences"] = []
+    assert "0.23 ±0.06" in printed(evaluation)
