@@ -6,7 +6,7 @@ STAMP  := .venv/setup.stamp
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test check format learn mutants sentiment hh clean
+.PHONY: help setup quickstart test check format learn mutants docs sentiment hh clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ learn: setup ## run the tests that train for minutes
 
 mutants: setup ## plant known bugs one by one and show that a test catches each
 	$(BIN)/python scripts/mutants.py
+
+docs: setup ## write docs/configuration.md from the configuration models
+	$(BIN)/tutelage config --reference > docs/configuration.md
 
 sentiment: setup ## run recipes/sentiment.yaml on data of your own
 	$(BIN)/tutelage run recipes/sentiment.yaml $(ARGS)

@@ -58,9 +58,9 @@ def main() -> int:
     return 0
 
 
-def check_python() -> None:
+def check_python(version: tuple[int, ...] = sys.version_info[:2]) -> None:
     """Refuses an interpreter that is too old."""
-    if sys.version_info[:2] < OLDEST:
+    if version < OLDEST:
         raise SetupError(
             f"Python {platform.python_version()} at {sys.executable} is too old, 3.11 or newer is "
             "needed: install one and name it, for example 'make setup PYTHON=python3.12'"
@@ -131,13 +131,13 @@ def torch_folder() -> Path | None:
     return None
 
 
-def newest_torch(folder: Path) -> str | None:
-    """The newest version among the folder's torch wheels for this Python."""
+def newest_torch(folder: Path, machine: str = platform.machine()) -> str | None:
+    """The newest version among the folder's torch wheels for this Python and machine."""
     tag = f"cp{sys.version_info[0]}{sys.version_info[1]}"
     versions = [
         wheel.name.split("-")[1]
         for wheel in folder.glob(f"torch-*-{tag}-*.whl")
-        if platform.machine() in wheel.name
+        if machine in wheel.name
     ]
     return max(
         versions, key=lambda version: [int(n) for n in re.findall(r"\d+", version)], default=None

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+
+from tutelage.cli.main import build_app
+from tutelage.cli.run import read_recipe
+from tutelage.config.reference import configuration_reference
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "tutelage"
@@ -268,6 +273,31 @@ def test_make_commands_in_pages_exist(page):
         if "=" not in word
     ]
     assert set(wanted) <= make_targets()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_tutelage_commands_in_pages_parse(page):
+    app = build_app()
+    for line in shell_lines(page):
+        if line.startswith("tutelage "):
+            words = shlex.split(line, comments=True)[1:]
+            command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+            if command.__name__ in ("run", "config") and "recipe" in bound.arguments:
+                recipe = ROOT / bound.arguments["recipe"]
+                read_recipe(recipe, list(bound.arguments.get("overrides", ())))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_python_in_pages_imports_what_exists(page):
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    for block in blocks:
+        for module, name in imports(ast.parse(block), "tutelage"):
+            assert hasattr(importlib.import_module(module), name), f"{module} has no {name}"
+
+
+def test_configuration_page_is_what_the_models_say():
+    page = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    assert page == configuration_reference(), "the page is stale: make docs"
 
 
 def test_readme_shows_the_two_commands():
