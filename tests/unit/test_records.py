@@ -1,0 +1,121 @@
+"""Records survive a trip through JSON, and say what they are."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tutelage.records import (
+    Comparison,
+    Completion,
+    Demonstration,
+    Message,
+    Preference,
+    Prompt,
+    Score,
+    ScoreStatus,
+    StopReason,
+)
+
+text = st.text(max_size=20)
+names = st.text(min_size=1, max_size=8)
+messages = st.lists(
+    st.builds(Message, st.sampled_from(["system", "user", "assistant", "tool"]), text),
+    min_size=1,
+    max_size=3,
+).map(tuple)
+prompts = st.builds(
+    Prompt,
+    names,
+    messages,
+    source=text,
+    category=text,
+    reference=st.none() | text,
+    mode=st.sampled_from(["chat", "continuation"]),
+)
+comparisons = st.builds(Comparison, prompts, a=text, b=text, id=names)
+preferences = st.builds(
+    Preference,
+    comparisons,
+    p_a=st.floats(0, 1),
+    annotator=names,
+    kind=st.sampled_from(["human", "ai", "verifier", "synthetic"]),
+    rationale=text,
+    seconds=st.none() | st.floats(0, 1e3),
+    created=text,
+    round=st.integers(0, 9),
+)
+completions = st.integers(0, 5).flatmap(
+    lambda n: st.builds(
+        Completion,
+        names,
+        tokens=st.tuples(*[st.integers(0, 99)] * n),
+        logprobs=st.tuples(*[st.floats(-30, 0)] * n),
+        text=text,
+        stop=st.sampled_from(StopReason),
+        policy_version=st.integers(0, 9),
+        engine=text,
+    )
+)
+demonstrations = st.builds(Demonstration, names, messages, source=text, category=text)
+
+
+@given(st.one_of(prompts, comparisons, preferences, completions, demonstrations))
+def test_records_come_back_from_json_as_they_went(record):
+    assert type(record).from_json(json.loads(json.dumps(record.to_json()))) == record
+
+
+@given(preferences)
+def test_swapping_exchanges_the_answers_and_the_probability(preference):
+    swapped = preference.swap()
+    assert (swapped.comparison.a, swapped.comparison.b) == (
+        preference.comparison.b,
+        preference.comparison.a,
+    )
+    assert swapped.p_a + preference.p_a == pytest.approx(1, abs=1e-12)
+    assert swapped.comparison.swap() == preference.comparison
+
+
+@pytest.mark.parametrize("p_a", [-0.01, 1.01, math.nan])
+def test_label_outside_the_unit_interval_is_refused(p_a):
+    comparison = Comparison(Prompt("p", (Message("user", "hi"),)), "a", "b")
+    with pytest.raises(ValueError, match="probability in"):
+        Preference(comparison, p_a, "someone")
+
+
+@pytest.mark.parametrize(
+    ("feedback", "kind"),
+    [("human", "human"), ("ai-gpt", "ai"), ("verifier", "verifier"), (None, "human")],
+)
+def test_public_rows_prefer_the_chosen_answer(feedback, kind):
+    row = {
+        "id": "7",
+        "prompt": [{"role": "user", "content": "hi"}],
+        "chosen": "good",
+        "rejected": "bad",
+        "feedback": feedback,
+    }
+    preference = Preference.from_json(row)
+    assert (preference.comparison.a, preference.comparison.b) == ("good", "bad")
+    assert (preference.p_a, preference.kind) == (1.0, kind)
+
+
+def test_failed_score_has_no_number():
+    score = Score.failed(ScoreStatus.ERROR, "service down")
+    assert math.isnan(score.value)
+    assert not score.ok
+    assert score.notes == "service down"
+
+
+def test_text_of_a_prompt_is_what_is_answered():
+    prompt = Prompt(
+        "p", (Message("user", "one"), Message("assistant", "x"), Message("user", "two"))
+    )
+    assert prompt.text == "two"
+
+
+@pytest.mark.parametrize(("stop", "truncated"), [("stop_token", False), ("length", True)])
+def test_only_the_token_limit_truncates(stop, truncated):
+    assert Completion("p", (1,), (-0.1,), "x", StopReason(stop)).truncated is truncated
