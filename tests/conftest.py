@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: determinism, a tiny tokenizer, tiny models of four families.
 
 Models are built from configurations with random weights: no file and no network is needed.
+transformers is imported where it is used, because that takes longer than most tests.
 """
 
 import os
@@ -12,18 +13,15 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import random
 import string
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 torch.set_num_threads(1)
 
@@ -59,9 +57,10 @@ def same_seed_for_every_test() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
+def tiny_tokenizer() -> "PreTrainedTokenizerFast":
     """One token per character, 64 in all, with a chat template; upper case becomes lower."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
 
     vocabulary = {token: i for i, token in enumerate((*SPECIAL_TOKENS, *CHARACTERS))}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -81,8 +80,9 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="session")
-def tiny_causal_lm() -> Callable[..., PreTrainedModel]:
+def tiny_causal_lm() -> "Callable[..., PreTrainedModel]":
     """Builds a fresh two-layer model of width 32: `tiny_causal_lm("gpt2", vocab_size=64)`."""
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     def build(
         architecture: str = "llama",
@@ -90,7 +90,7 @@ def tiny_causal_lm() -> Callable[..., PreTrainedModel]:
         *,
         seed: int = 0,
         **overrides: Any,
-    ) -> PreTrainedModel:
+    ) -> "PreTrainedModel":
         config = AutoConfig.for_model(
             architecture, **{**_tiny(architecture, vocab_size), **overrides}
         )
