@@ -22,7 +22,7 @@ from tutelage.worlds.helpdesk.grammar import EMPATHY, FILLERS
 from tutelage.worlds.helpdesk.reading import count_words, read_answer, read_prompt
 
 MakePrompt = Callable[..., Prompt]
-NUM_PAIRS = 6000
+NUM_PAIRS = 3000
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def gap(values: np.ndarray) -> np.ndarray:
     return values[:, 0] - values[:, 1]
 
 
-# One standard error of a share near 0.7 in 6000 pairs is 0.006; bands are the design's
+# One standard error of a share near 0.7 in 3000 pairs is 0.008; bands are the design's
 # figure and three standard errors, widened by what the two ways to count ties differ.
 
 
@@ -85,7 +85,7 @@ def test_random_answers_score_as_in_the_design(population: Population) -> None:
 
 def test_people_agree_with_gold_as_in_the_design(population: Population) -> None:
     chosen, truth = human_choices(population, 0), gap(population.gold)
-    assert agreement(chosen, truth, ties=0.5) - 0.021 < 0.749 < agreement(chosen, truth, ties=None)
+    assert agreement(chosen, truth, ties=0.5) - 0.025 < 0.749 < agreement(chosen, truth, ties=None)
 
 
 def test_people_agree_with_each_other_as_in_the_design(population: Population) -> None:
@@ -99,14 +99,17 @@ def test_people_like_the_longer_answer_a_little_and_more_than_gold(
     population: Population,
 ) -> None:
     longer = gap(population.words)
-    people = agreement(human_choices(population, 0), longer, ties=None)
+    # Exact probabilities instead of labels: the coin's noise would be as large as the effect.
+    persons = People(population.spec, 0).persons
+    p_a = np.array([np.mean([p.p_prefers_a(c) for p in persons]) for c in population.comparisons])
+    people = np.where(longer > 0, p_a, 1 - p_a)[longer != 0].mean()
     assert people == pytest.approx(0.57, abs=0.02)
     assert agreement(gap(population.gold), longer, ties=0.5) < people
 
 
 def test_the_judge_agrees_with_gold_better_than_people_do(population: Population) -> None:
     judged, truth = judge_choices(population), gap(population.gold)
-    assert agreement(judged, truth, ties=0.5) - 0.021 < 0.872 < agreement(judged, truth, ties=None)
+    assert agreement(judged, truth, ties=0.5) - 0.025 < 0.872 < agreement(judged, truth, ties=None)
     people = agreement(human_choices(population, 0), truth, ties=None)
     assert agreement(judged, truth, ties=None) > people + 0.1
 
@@ -114,7 +117,7 @@ def test_the_judge_agrees_with_gold_better_than_people_do(population: Population
 def test_the_judge_agrees_with_people_as_in_the_design(population: Population) -> None:
     judged, chosen = judge_choices(population), human_choices(population, 0)
     low, high = (agreement(judged, chosen, ties=ties) for ties in (0.5, None))
-    assert low - 0.021 < 0.732 < high
+    assert low - 0.025 < 0.732 < high
 
 
 def test_a_word_of_padding_pays_with_people_and_costs_with_gold(make_prompt: MakePrompt) -> None:
@@ -175,8 +178,8 @@ def test_asking_in_both_orders_removes_the_position_bias(population: Population)
     single = judge_choices(population, both_orders=False)
     both = judge_choices(population)
     assert single.mean() > 0.02
-    # The standard error of the mean preference over 6000 pairs is 0.006.
-    assert abs(both.mean()) < 0.021
+    # The standard error of the mean preference over 3000 pairs is 0.008.
+    assert abs(both.mean()) < 0.025
     swapped = [pair.swap() for pair in population.comparisons]
     judge = SimulatedJudge(population.spec)
     back = np.array([label.p_a for label in judge.label(swapped)]) - 0.5
@@ -187,8 +190,8 @@ def test_the_judge_cannot_verify_three_records_in_ten(population: Population) ->
     judge = SimulatedJudge(population.spec)
     questions = [read_prompt(pair.prompt) for pair in population.comparisons]
     share = np.mean([judge.verifies(question) for question in questions])
-    # Three standard errors of a share of 0.7 in 6000: 0.018.
-    assert share == pytest.approx(0.7, abs=0.022)
+    # Three standard errors of a share of 0.7 in 3000: 0.025.
+    assert share == pytest.approx(0.7, abs=0.025)
     facts = [
         (judge.verifies(question), pair.prompt, question.value)
         for question, pair in zip(questions, population.comparisons, strict=True)

@@ -30,29 +30,29 @@ def test_demonstrations_have_the_quality_the_spec_asks_for(
     preset: Callable[[], WorldSpec],
 ) -> None:
     spec = preset()
-    drawn = prompts(spec, "train", 4000, 0)
-    answers = [demo.messages[-1].content for demo in demonstrations(spec, 4000, 0)]
+    drawn = prompts(spec, "train", 2000, 0)
+    answers = [demo.messages[-1].content for demo in demonstrations(spec, 2000, 0)]
     readings = [
         read_answer(read_prompt(prompt), answer)
         for prompt, answer in zip(drawn, answers, strict=True)
         if prompt.reference
     ]
-    # Three standard errors of a share in some 2800 facts: 0.03.
-    assert sum(r.right for r in readings) / len(readings) == pytest.approx(0.55, abs=0.03)
+    # Three standard errors of a share in some 1400 facts: 0.04.
+    assert sum(r.right for r in readings) / len(readings) == pytest.approx(0.55, abs=0.04)
     wrong = sum(r.wrong or r.agreed for r in readings) / len(readings)
-    assert wrong == pytest.approx(0.25, abs=0.03)
-    assert sum(r.vague for r in readings) / len(readings) == pytest.approx(0.20, abs=0.03)
+    assert wrong == pytest.approx(0.25, abs=0.04)
+    assert sum(r.vague for r in readings) / len(readings) == pytest.approx(0.20, abs=0.04)
     safety = safety_counts(drawn, answers)
-    # Three standard errors in some 600 prompts of a kind: 0.06.
-    assert safety.compliance_rate == pytest.approx(0.5, abs=0.06)
-    assert safety.over_refusal_rate == pytest.approx(0.3, abs=0.06)
+    # Three standard errors in some 300 prompts of a kind: 0.09.
+    assert safety.compliance_rate == pytest.approx(0.5, abs=0.09)
+    assert safety.over_refusal_rate == pytest.approx(0.3, abs=0.09)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_demonstrations_are_of_known_sentences_and_of_the_planned_length(
     preset: Callable[[], WorldSpec],
 ) -> None:
-    demos = demonstrations(preset(), 3000, 1)
+    demos = demonstrations(preset(), 1500, 1)
     lengths = sorted(count_words(demo.messages[-1].content) for demo in demos)
     assert 18 <= sum(lengths) / len(lengths) <= 21
     assert lengths[int(0.95 * len(lengths))] <= 47
