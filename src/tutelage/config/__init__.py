@@ -19,6 +19,7 @@ from tutelage.config.stages import (
     RewardStage,
     SampleStage,
     SFTStage,
+    SplitStage,
     Stage,
     TrainStage,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "SampleStage",
     "SamplingConfig",
     "Section",
+    "SplitStage",
     "Stage",
     "TrainStage",
     "TruncationConfig",

@@ -6,9 +6,17 @@ the command line; anything else is a path or, for models, a name on a model hub.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    model_validator,
+)
 
 from tutelage.config.base import Section
 from tutelage.config.ppo import PPOConfig, SamplingConfig
@@ -29,12 +37,15 @@ __all__ = [
     "RewardStage",
     "SFTStage",
     "SampleStage",
+    "SplitStage",
     "Stage",
     "TrainStage",
 ]
 
 Reference = Annotated[str, "reference"]
 """The output of another stage, a user's input, or a path."""
+
+PartName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 
 
 class _Stage(Section):
@@ -146,6 +157,8 @@ class SampleStage(_Stage):
     """A file of the `prompts` schema."""
     limit: PositiveInt | None = None
     """Use only the first prompts."""
+    max_prompt_tokens: PositiveInt = 512
+    """Longer prompts are left out and counted."""
     sampling: SamplingConfig = SamplingConfig(samples_per_prompt=2)
 
     def references(self) -> Iterator[str]:
@@ -175,12 +188,38 @@ class LabelStage(_Stage):
         yield self.samples
 
 
+class SplitStage(_Stage):
+    """Deals the rows of files out to disjoint parts, for training and for tests."""
+
+    kind: Literal["split"] = "split"
+    data: tuple[Reference, ...]
+    """Files of any schema. Rows with the same text, or whose conversations begin alike, stay
+    together."""
+    parts: Annotated[dict[PartName, Share], Field(min_length=1)]
+    """Name of a part -> its share of the rows; part `rl` is written to `rl.jsonl`."""
+
+    def references(self) -> Iterator[str]:
+        """The files."""
+        yield from self.data
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> Self:
+        total = sum(self.parts.values())
+        if total > 1.0 + 1e-9:
+            raise ValueError(f"the shares of parts add up to {total:g}, 1 at most is allowed")
+        return self
+
+
 class PairsStage(_Stage):
-    """Builds preferences from labelled texts: a positive one is preferred to a negative one."""
+    """Builds preferences from labelled texts: a positive one is preferred to a negative one.
+
+    The texts of a pair begin with the same word, which is the pair's prompt. Each text is in
+    one pair at most; those without a partner go to `unpaired.jsonl`.
+    """
 
     kind: Literal["pairs"] = "pairs"
     data: tuple[Reference, ...]
-    """Files of the `labelled` schema with label 0 or 1."""
+    """Files of the `labelled` schema with label 0 (negative) or 1 (positive)."""
     count: PositiveInt = 4_000
     """Pairs to build."""
     max_words: PositiveInt = 64
@@ -328,8 +367,13 @@ class EvaluateStage(_Stage):
     """A file of the `prompts` schema."""
     limit: PositiveInt | None = None
     """Use only the first prompts."""
-    rater: Literal["helpdesk", "lexicon", "none"] = "none"
-    """Held-out signal: the helpdesk world's gold score, or the VADER sentiment lexicon."""
+    max_prompt_tokens: PositiveInt = 512
+    """Longer prompts, by the baseline's tokens, are left out and counted."""
+    rater: Literal["helpdesk", "lexicon", "judge", "none"] = "none"
+    """Held-out signal: the helpdesk world's gold score, the VADER sentiment lexicon, or a second
+    reward model."""
+    judge: Reference | None = None
+    """The second reward model, trained on other preferences than `reward`."""
     reward: Reference | None = None
     """Reward model whose score is the proxy."""
     probes: dict[str, Reference] = Field(default_factory=dict)
@@ -342,9 +386,19 @@ class EvaluateStage(_Stage):
         """The models, the prompts, the reward model and the probes."""
         yield from self.models.values()
         yield self.prompts
-        if self.reward is not None:
-            yield self.reward
+        for model in (self.reward, self.judge):
+            if model is not None:
+                yield model
         yield from self.probes.values()
+
+    @model_validator(mode="after")
+    def _judge_is_asked(self) -> Self:
+        if (self.rater == "judge") != (self.judge is not None):
+            raise ValueError(
+                f"rater is {self.rater!r} and judge is {self.judge!r}: set both, rater to 'judge' "
+                "and judge to the second reward model, or neither"
+            )
+        return self
 
 
 Stage = Annotated[
@@ -353,6 +407,7 @@ Stage = Annotated[
     | SFTStage
     | SampleStage
     | LabelStage
+    | SplitStage
     | PairsStage
     | OpeningsStage
     | RewardStage

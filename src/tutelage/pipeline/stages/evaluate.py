@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tutelage.config import EvaluateStage
+from tutelage.config import EvaluateStage, Reference
 from tutelage.data.jsonl import read_jsonl
 from tutelage.data.loaders import load_prompts
-from tutelage.errors import ConfigError, MissingExtraError
+from tutelage.errors import ConfigError
 from tutelage.evaluation.compare import Answers, checkpoints, compare
+from tutelage.evaluation.lexicon import LexiconRater
 from tutelage.evaluation.rater import Answer, NoRater, Rater
+from tutelage.evaluation.second_reward import SecondRewardRater
 from tutelage.generation import LocalEngine
 from tutelage.models import Policy, RewardModel
 from tutelage.pipeline.context import StageContext
@@ -27,14 +29,16 @@ def run(config: EvaluateStage, context: StageContext) -> dict[str, float]:
         raise ConfigError(
             f"baseline is {config.baseline!r}, expected one of models: {sorted(config.models)}"
         )
-    rater = _rater(config.rater)
+    rater = _rater(config, context)
     prompts = load_prompts(context.resolve(config.prompts, "test.jsonl"), config.limit)
     names = [config.baseline, *(name for name in config.models if name != config.baseline)]
-    baseline, _ = load_policy(
+    baseline, tokenizer = load_policy(
         context.resolve(config.models[config.baseline], "model"),
         temperature=config.sampling.temperature,
     )
-    proxy = _proxy(config, context)
+    fitting = encode(context, tokenizer, prompts, config.max_prompt_tokens)
+    prompts = [prompt.prompt for prompt in fitting]
+    proxy = _frozen_reward(config.reward, context) if config.reward else None
     total = len(names) + len(config.probes)
     answered: list[Answers] = []
     for done, name in enumerate(names):
@@ -56,24 +60,20 @@ def run(config: EvaluateStage, context: StageContext) -> dict[str, float]:
     }
 
 
-def _rater(name: str) -> Rater:
-    if name == "helpdesk":
+def _rater(config: EvaluateStage, context: StageContext) -> Rater:
+    if config.rater == "helpdesk":
         from tutelage.evaluation.helpdesk import HelpdeskRater
 
         return HelpdeskRater()
-    if name == "lexicon":
-        try:
-            from tutelage.evaluation.lexicon import LexiconRater
-        except ImportError as error:
-            raise MissingExtraError("vaderSentiment", "lexicon") from error
+    if config.rater == "lexicon":
         return LexiconRater()
+    if config.judge is not None:
+        return SecondRewardRater(_frozen_reward(config.judge, context))
     return NoRater()
 
 
-def _proxy(config: EvaluateStage, context: StageContext) -> RewardModel | None:
-    if config.reward is None:
-        return None
-    model = RewardModel.load(context.resolve(config.reward, "model"))
+def _frozen_reward(reference: Reference, context: StageContext) -> RewardModel:
+    model = RewardModel.load(context.resolve(reference, "model"))
     return model.eval().requires_grad_(False)
 
 

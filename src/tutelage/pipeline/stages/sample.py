@@ -25,7 +25,7 @@ def run(config: SampleStage, context: StageContext) -> dict[str, float]:
         context.resolve(config.model, "model"), temperature=config.sampling.temperature
     )
     prompts = load_prompts(context.resolve(config.prompts, "prompts.jsonl"), config.limit)
-    encoded = encode(context, tokenizer, prompts)
+    encoded = encode(context, tokenizer, prompts, config.max_prompt_tokens)
     engine = LocalEngine(
         policy,
         tokenizer,
