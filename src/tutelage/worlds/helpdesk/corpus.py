@@ -21,7 +21,7 @@ from tutelage.worlds.helpdesk.accounts import (
     write_account,
 )
 from tutelage.worlds.helpdesk.answers import decision_sentence, fact_sentence, mediocre_answer
-from tutelage.worlds.helpdesk.prompts import ask, prompts, shown_fields
+from tutelage.worlds.helpdesk.prompts import ask, draw_prompts, shown_fields
 from tutelage.worlds.helpdesk.reading import SEPARATOR, read_prompt, split_words
 from tutelage.worlds.helpdesk.spec import WorldSpec, needed_fields
 
@@ -39,11 +39,11 @@ class RecallDocument:
 
 
 def demonstrations(spec: WorldSpec, count: int, seed: int) -> list[Demonstration]:
-    """Conversations with mediocre answers, on prompts of the train split."""
+    """Conversations with mediocre answers, on train prompts drawn for them alone."""
     rng = random.Random(f"helpdesk demonstrations {spec.seed} {seed}")
     return [
         Demonstration(
-            id=f"demonstration-{prompt.id}",
+            id=prompt.id,
             messages=(
                 *prompt.messages,
                 Message("assistant", mediocre_answer(spec, read_prompt(prompt), rng)),
@@ -51,7 +51,7 @@ def demonstrations(spec: WorldSpec, count: int, seed: int) -> list[Demonstration
             source=prompt.source,
             category=prompt.category,
         )
-        for prompt in prompts(spec, "train", count, seed)
+        for prompt in draw_prompts(spec, "train", count, seed, purpose="demonstrations")
     ]
 
 

@@ -14,7 +14,7 @@ from tutelage.worlds.helpdesk.grammar import Wordings
 from tutelage.worlds.helpdesk.reading import SEPARATOR, read_prompt
 from tutelage.worlds.helpdesk.spec import Split, WorldSpec, needed_fields
 
-__all__ = ["ask", "choose_wording", "prompts", "shown_fields"]
+__all__ = ["ask", "choose_wording", "draw_prompts", "prompts", "shown_fields"]
 
 P_TRUE_CLAIM = 0.3
 """Share of claims that are true, so that contradiction is no winning habit."""
@@ -22,7 +22,14 @@ P_TRUE_CLAIM = 0.3
 
 def prompts(spec: WorldSpec, split: Split, count: int, seed: int) -> list[Prompt]:
     """`count` different prompts of `split`; a larger count continues a smaller one."""
-    rng = random.Random(f"helpdesk prompts {spec.seed} {split} {seed}")
+    return draw_prompts(spec, split, count, seed, purpose="prompts")
+
+
+def draw_prompts(
+    spec: WorldSpec, split: Split, count: int, seed: int, *, purpose: str
+) -> list[Prompt]:
+    """As `prompts`, with draws of its own for each purpose."""
+    rng = random.Random(f"helpdesk {purpose} {spec.seed} {split} {seed}")
     seen: set[str] = set()
     drawn: list[Prompt] = []
     while len(drawn) < count:
@@ -31,7 +38,7 @@ def prompts(spec: WorldSpec, split: Split, count: int, seed: int) -> list[Prompt
             continue
         seen.add(request.text)
         prompt = Prompt(
-            id=f"helpdesk-{split}-{seed}-{len(drawn):06d}",
+            id=f"helpdesk-{purpose}-{split}-{seed}-{len(drawn):06d}",
             messages=(Message("user", request.text),),
             source=f"helpdesk/{split}/{request.family}",
             category=request.category,
