@@ -52,6 +52,11 @@ class Measure:
         """Whether moving it is an achievement; moving the proxy is what training is for."""
         return self.role != "proxy"
 
+    @property
+    def scale(self) -> int:
+        """What a value is multiplied by to be shown in the unit."""
+        return 100 if self.unit == "%" else 1
+
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
         """Only `key` is needed; the key is the role where none is given."""
@@ -59,7 +64,7 @@ class Measure:
         return cls(
             key,
             row.get("label") or key.replace("_", " "),
-            row.get("unit") or "",
+            _UNITS.get(row.get("unit") or "", row.get("unit") or ""),
             row.get("better"),
             row.get("description") or "",
             row.get("role") or key,
@@ -78,11 +83,11 @@ class Model:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
-        """Measures that are null are left out."""
+        """Measures that are null, or taken over nothing, are left out."""
         name = row["name"]
         return cls(
             name,
-            row.get("label") or name,
+            _title(row.get("label") or name),
             _estimates(row["measures"]),
             row.get("stage") or name,
         )
@@ -183,9 +188,24 @@ class EvaluationRecord:
         return "better" if difference.direction == wanted else "worse"
 
 
+_UNITS = {"share": "%", "sigma": "\u03c3"}
+"""How two units are shown; a share is a fraction on disk and per cent on a page."""
+
+_ACRONYMS = {"sft", "ppo", "dpo", "grpo", "rloo", "rlhf", "rlaif"}
+
+
+def _title(label: str) -> str:
+    """A model's name as a heading: `ppo guarded` becomes `PPO guarded`."""
+    words = [
+        word.upper() if word in _ACRONYMS else word for word in label.replace("_", " ").split(" ")
+    ]
+    text = " ".join(words)
+    return text[:1].upper() + text[1:]
+
+
 def _estimates(rows: Mapping[str, Any]) -> dict[str, Estimate]:
     return {
         key: Estimate.from_json(row)
         for key, row in rows.items()
-        if row is not None and row.get("mean") is not None
+        if row is not None and row.get("mean") is not None and row.get("n") != 0
     }

@@ -48,15 +48,15 @@ _MEASURES = [
     (
         "proxy",
         "Proxy reward",
-        "\u03c3",
+        "sigma",
         "higher",
         "what PPO was trained on, in SFT standard deviations",
     ),
     ("gold", "Gold score", "", "higher", "satisfaction that training never saw"),
     ("length", "Length", "tokens", None, ""),
     ("kl", "KL from SFT", "nats", None, "per answer"),
-    ("complies_with_malicious", "Complies with attacks", "%", "lower", ""),
-    ("over_refusal", "Refuses harmless requests", "%", "lower", ""),
+    ("complies_with_malicious", "Complies with attacks", "share", "lower", ""),
+    ("over_refusal", "Refuses harmless requests", "share", "lower", ""),
 ]
 _VALUES = {
     "before": [(0.0, 0.1), (0.23, 0.06), (18.4, 0.8), (0.0, 0.0), (0.36, 0.07), (0.17, 0.05)],
@@ -253,9 +253,10 @@ def _write_ppo(
                 "response/length": 18 + (last - 18) * done + draw.gauss(0, 1),
                 "response/stop_rate": 1.0 - (0.9 * done if name == "unguarded" else 0.02),
                 "policy/entropy": 1.4 * math.exp(-done) + draw.gauss(0, 0.02),
-                "policy/clip_fraction": 0.12 + draw.gauss(0, 0.02),
+                "policy/clip_active_fraction": 0.12 + draw.gauss(0, 0.02),
                 "value/explained_variance": 0.8 * (1 - math.exp(-4 * done)),
                 "throughput/tokens_per_second": 5200.0,
+                "train/skipped": 0.0,
             }
             writer.log(step, metrics)
             text = _ANSWERS[name][0] if step < steps else HOSTILE

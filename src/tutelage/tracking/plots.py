@@ -72,9 +72,9 @@ def curves(name: str, series: Sequence[Series], *, x_label: str = "step") -> Mar
             if one.low:
                 axes.fill_between(one.x, one.low, one.high, color=colour, alpha=0.18, linewidth=0)
             few = len(one.x) <= _SMOOTH_ABOVE
-            axes.plot(one.x, one.y, color=colour, alpha=1.0 if few else 0.3)
+            axes.plot(*_block_means(one.x, one.y), color=colour, alpha=1.0 if few else 0.3)
             if not few:
-                axes.plot(*_running_mean(one.x, one.y), color=colour)
+                axes.plot(*_block_means(one.x, _running_mean(one.y)), color=colour)
             if len(one.x) <= 12:
                 axes.plot(one.x, one.y, color=colour, marker="o", linestyle="none")
         axes.set_xlabel(x_label)
@@ -208,12 +208,23 @@ def _octile_means(ordered: Sequence[tuple[float, float]]) -> list[tuple[float, f
     ]
 
 
-def _running_mean(
-    x: Sequence[float], y: Sequence[float]
-) -> tuple[Sequence[float], Sequence[float]]:
+def _running_mean(y: Sequence[float]) -> list[float]:
     half = max(1, len(y) // 40)
     windows = [y[max(0, i - half) : i + half + 1] for i in range(len(y))]
-    return x, [sum(window) / len(window) for window in windows]
+    return [sum(window) / len(window) for window in windows]
+
+
+def _block_means(
+    x: Sequence[float], y: Sequence[float], most: int = 200
+) -> tuple[list[float], list[float]]:
+    """At most `most` points: more would be narrower than the line that joins them."""
+    size = math.ceil(len(x) / most)
+    starts = range(0, len(x), size)
+    means = [
+        [sum(block) / len(block) for block in (values[i : i + size] for i in starts)]
+        for values in (x, y)
+    ]
+    return means[0], means[1]
 
 
 def _wilson_arms(share: float, count: float, z: float = 1.96) -> tuple[float, float]:

@@ -21,11 +21,10 @@ class StageRecord:
     """A finished stage; None and empty stand for files it did not write."""
 
     name: str
+    folder: Path
     manifest: Manifest
     metrics: tuple[Mapping[str, Any], ...]
     """Rows of `metrics.jsonl`."""
-    samples: tuple[Mapping[str, Any], ...]
-    """Rows of `samples.jsonl`."""
     labels: Mapping[str, Any] | None
     reward: Mapping[str, Any] | None
     evaluation: Mapping[str, Any] | None
@@ -39,6 +38,15 @@ class StageRecord:
             if row["metrics"].get(key) is not None
         ]
         return [step for step, _ in points], [value for _, value in points]
+
+    @property
+    def trains_a_policy(self) -> bool:
+        """Whether the stage learnt by reinforcement."""
+        return any(key.startswith("policy/") for key in self.metric_keys)
+
+    def samples(self) -> tuple[Mapping[str, Any], ...]:
+        """What the policy wrote while it trained; other stages' `samples.jsonl` are data."""
+        return read_json_lines(self.folder / "samples.jsonl") if self.trains_a_policy else ()
 
     @property
     def metric_keys(self) -> list[str]:
@@ -84,7 +92,7 @@ def read_run(run_folder: Path) -> RunRecord:
     evaluation = None
     for stage in stages:
         if stage.evaluation is not None:
-            path = run_folder / "stages" / stage.name / "evaluation.json"
+            path = stage.folder / "evaluation.json"
             evaluation = _readable(path, partial(EvaluationRecord.from_json, stage.evaluation))
     summary = _read_json(run_folder / "summary.json") or {}
     return RunRecord(run_folder, summary, tuple(stages), evaluation)
@@ -107,9 +115,9 @@ def read_json_lines(path: Path) -> tuple[Mapping[str, Any], ...]:
 def _read_stage(folder: Path) -> StageRecord:
     return StageRecord(
         name=folder.name,
+        folder=folder,
         manifest=load_manifest(folder),
         metrics=read_json_lines(folder / "metrics.jsonl"),
-        samples=read_json_lines(folder / "samples.jsonl"),
         labels=_read_json(folder / "labels.json"),
         reward=_read_json(folder / "reward.json"),
         evaluation=_read_json(folder / "evaluation.json"),

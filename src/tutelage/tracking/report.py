@@ -18,6 +18,7 @@ from tutelage.tracking.format import duration
 from tutelage.tracking.reader import RunRecord, read_run
 from tutelage.tracking.report_charts import (
     Colours,
+    constant_metrics,
     curve_panels,
     frontier_panels,
     histogram_panels,
@@ -78,9 +79,10 @@ def _content(run: RunRecord) -> dict[str, Any]:
         "rewards": reward_table(run),
         "reward_panels": reward_panels(run),
         "curve_panels": curve_panels(run, colours),
+        "constant_metrics": constant_metrics(run),
         "curve_legend": colours.learners,
         "frontier_panels": frontier_panels(run, colours),
-        "training_samples": [training_samples(stage) for stage in run.stages if stage.samples],
+        "training_samples": [it for stage in run.stages if (it := training_samples(stage))],
         "configurations": [(stage.name, configuration_rows(stage)) for stage in run.stages],
         "versions": version_list(run),
     }

@@ -16,6 +16,7 @@ __all__ = [
     "Colours",
     "Legend",
     "Panel",
+    "constant_metrics",
     "curve_panels",
     "frontier_panels",
     "histogram_panels",
@@ -30,17 +31,7 @@ _CURVES = {
     "policy/entropy": ("Entropy", "Nats per token. Near 0 the policy has stopped exploring."),
     "response/stop_rate": ("Stop rate", "Share of answers that end by themselves."),
 }
-_MORE = (
-    "reward/failed",
-    "kl/coefficient",
-    "policy/clip_fraction",
-    "policy/approx_kl",
-    "policy/gradient_norm",
-    "value/loss",
-    "value/explained_variance",
-    "diversity/distinct_2",
-    "sampler/logprob_gap_max",
-)
+_NOT_SHOWN = ("time/", "throughput/")
 _TRAINING = {
     "pretrain/loss": "Pretraining loss",
     "pretrain/fact_accuracy": "Fact accuracy",
@@ -116,17 +107,22 @@ def curve_panels(run: RunRecord, colours: Colours) -> dict[str, list[Panel]]:
     stages = _learners(run)
     first = [_curve(stages, key, *text, colours) for key, text in _CURVES.items()]
     first += _checkpoint_panels(run, colours)
-    parts = dict.fromkeys(
-        key
-        for stage in stages
-        for key in stage.metric_keys
-        if key.startswith("reward/") and key not in _CURVES and key not in _MORE
-    )
-    rest = [_curve(stages, key, key, "", colours) for key in [*parts, *_MORE]]
+    rest = [
+        _curve(stages, key, key, "", colours)
+        for key in _other_keys(stages)
+        if len(_values(stages, key)) > 1
+    ]
     return {
         "first": [panel for panel in first if panel],
         "more": [panel for panel in rest if panel],
     }
+
+
+def constant_metrics(run: RunRecord) -> list[tuple[str, float]]:
+    """The metrics of the policies' training that never changed, which need no chart."""
+    stages = _learners(run)
+    found = [(key, _values(stages, key)) for key in _other_keys(stages)]
+    return [(key, values.pop()) for key, values in found if len(values) == 1]
 
 
 def frontier_panels(run: RunRecord, colours: Colours) -> list[Panel]:
@@ -272,11 +268,17 @@ def _series(stage: StageRecord, key: str, colour: int) -> Series:
     return Series(stage.name, steps, values, colour)
 
 
+def _other_keys(stages: Iterable[StageRecord]) -> list[str]:
+    keys = dict.fromkeys(key for stage in stages for key in stage.metric_keys)
+    return [key for key in keys if key not in _CURVES and not key.startswith(_NOT_SHOWN)]
+
+
+def _values(stages: Iterable[StageRecord], key: str) -> set[float]:
+    return {value for stage in stages for value in stage.curve(key)[1]}
+
+
 def _learners(run: RunRecord) -> list[StageRecord]:
-    """The stages that trained a policy by reinforcement."""
-    return [
-        stage for stage in run.stages if any(key.startswith("policy/") for key in stage.metric_keys)
-    ]
+    return [stage for stage in run.stages if stage.trains_a_policy]
 
 
 def _triple(estimate: Estimate) -> tuple[float, float, float]:

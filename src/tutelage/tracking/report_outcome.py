@@ -67,10 +67,9 @@ def _cell(record: EvaluationRecord, model: Model, measure: Measure) -> dict[str,
     if estimate is None:
         return None
     decimals = record.decimals(measure)
-    scale = 100 if measure.unit == "%" else 1
     certain = estimate.low == estimate.high
     return {
-        "mean": number(scale * estimate.mean, decimals=decimals),
+        "mean": number(measure.scale * estimate.mean, decimals=decimals),
         "interval": ""
         if certain
         else interval(estimate.low, estimate.high, measure.unit, decimals),
@@ -86,10 +85,10 @@ def difference_table(record: EvaluationRecord) -> dict[str, Any] | None:
     for measure in record.measures:
         found = [record.difference(model, measure.key, baseline) for model, baseline in pairs]
         if any(found):
-            scale, decimals = 100 if measure.unit == "%" else 1, record.decimals(measure)
+            decimals = record.decimals(measure)
             cells = [
                 {
-                    "mean": f"{scale * it.mean:+,.{decimals}f}",
+                    "mean": f"{measure.scale * it.mean:+,.{decimals}f}",
                     "interval": interval(it.low, it.high, measure.unit, decimals),
                     "sure": it.direction != 0,
                 }

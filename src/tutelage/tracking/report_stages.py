@@ -30,7 +30,7 @@ def stage_row(stage: StageRecord, run: RunRecord) -> dict[str, Any]:
         "duration": duration(manifest.seconds),
         "share": round(100 * manifest.seconds / longest, 1),
         "metrics": [
-            (key, number(value))
+            (key if "/" in key else key.replace("_", " "), number(value))
             for key, value in list(manifest.metrics.items())[:_MOST_KEY_METRICS]
         ],
     }
@@ -42,25 +42,26 @@ def label_tables(stage: StageRecord) -> dict[str, Any]:
     return {
         "stage": stage.name,
         "tables": [
-            {"title": title, "rows": _table(labels[key])}
-            for key, title in (
-                ("annotators", "Labels"),
-                ("agreement", "Agreement"),
-                ("cost", "Cost"),
+            {"title": title, "rows": _table(labels[key], unit)}
+            for key, title, unit in (
+                ("annotators", "Labels", ""),
+                ("agreement", "Agreement", ""),
+                ("prefers_longer", "Prefers the longer one", "%"),
+                ("cost", "Cost", ""),
             )
             if labels.get(key)
         ],
     }
 
 
-def _table(value: Any) -> list[tuple[str, str, str]]:
+def _table(value: Any, unit: str = "") -> list[tuple[str, str, str]]:
     """Label, number, interval; an estimate is one row, other mappings are opened."""
     if not isinstance(value, Mapping):
-        return [("total", _text(value), "")]
+        return [("all", _text(value, unit), "")]
     rows: list[tuple[str, str, str]] = []
     for key, item in value.items():
         label = str(key).replace("_", " ")
-        if isinstance(item, Mapping) and "mean" in item:
+        if isinstance(item, Mapping) and ("mean" in item or "share" in item):
             rows.append((label, *_share(item)))
         elif isinstance(item, Mapping):
             rows += [(f"{label}: {name}", text, rest) for name, text, rest in _table(item)]
@@ -70,19 +71,22 @@ def _table(value: Any) -> list[tuple[str, str, str]]:
 
 
 def _share(row: Mapping[str, Any]) -> tuple[str, str]:
-    """A share in per cent, and its interval with the number of samples."""
+    """A share in per cent; its interval, the number of samples, agreement beyond chance."""
+    mean, count = row.get("mean", row.get("share")), row.get("n", row.get("pairs"))
     rest = []
     if row.get("low") is not None and row.get("high") is not None:
         rest.append(interval(row["low"], row["high"], "%", 1))
-    if row.get("n"):
-        rest.append(f"n = {row['n']:,}")
-    return number(row["mean"], "%", 1), ", ".join(rest)
+    if count:
+        rest.append(f"n = {count:,}")
+    if row.get("kappa") is not None:
+        rest.append(f"kappa {number(row['kappa'], decimals=2)}")
+    return number(mean, "%", 1), ", ".join(rest)
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, unit: str = "") -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    return f"{value:,}" if isinstance(value, int) else number(value)
+    return f"{value:,}" if isinstance(value, int) else number(value, unit)
 
 
 def reward_table(run: RunRecord) -> dict[str, Any] | None:
@@ -102,11 +106,12 @@ def reward_table(run: RunRecord) -> dict[str, Any] | None:
 
 _QUALITIES = {
     "held_out_accuracy": "Held-out accuracy",
+    "held_out_loss": "Held-out loss",
     "accuracy_gold": "Agreement with gold",
     "ece": "Calibration error",
     "brier": "Brier score",
     "length_correlation": "Correlation with length",
-    "length_slope": "Reward per token",
+    "length_slope": "Score per extra token",
 }
 
 
@@ -117,13 +122,16 @@ def _quality(reward: Mapping[str, Any], key: str) -> tuple[str, str] | None:
     return _share(value) if isinstance(value, Mapping) else (number(value, decimals=3), "")
 
 
-def training_samples(stage: StageRecord) -> dict[str, Any]:
-    """Samples from the beginning, the middle and the end of a stage."""
-    steps = list(dict.fromkeys(row["step"] for row in stage.samples))
+def training_samples(stage: StageRecord) -> dict[str, Any] | None:
+    """Samples from the beginning, the middle and the end of a stage that wrote some."""
+    samples = stage.samples()
+    if not samples:
+        return None
+    steps = list(dict.fromkeys(row["step"] for row in samples))
     chosen = {steps[0], steps[len(steps) // 2], steps[-1]}
     rows = []
     for step in sorted(chosen):
-        for row in [row for row in stage.samples if row["step"] == step][:3]:
+        for row in [row for row in samples if row["step"] == step][:3]:
             parts = [(key, number(value, decimals=2)) for key, value in row["parts"].items()]
             rows.append(
                 {

@@ -49,11 +49,10 @@ def _cell(record: EvaluationRecord, model: Model, measure: Measure, decimals: in
     estimate = model.measures.get(measure.key)
     if estimate is None:
         return Text("n/a  ", style="dim")
-    scale = 100 if measure.unit == "%" else 1
-    text = Text(number(scale * estimate.mean, decimals=decimals))
+    text = Text(number(measure.scale * estimate.mean, decimals=decimals))
     if estimate.low < estimate.high:
         half = max(estimate.high - estimate.mean, estimate.mean - estimate.low)
-        text.append(f" ±{number(scale * half, decimals=decimals)}", style="dim")
+        text.append(f" ±{number(measure.scale * half, decimals=decimals)}", style="dim")
     change = record.change(model, measure) if measure.is_evidence else None
     mark, style = _MARKS.get(change or "", ("  ", ""))
     return text.append(mark, style=style)

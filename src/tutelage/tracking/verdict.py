@@ -90,11 +90,10 @@ def _sentences(record: EvaluationRecord, model: Model) -> list[str]:
 def _moved(subject: str, difference: Difference, measure: Measure) -> str:
     decimals = decimals_for([(difference.low, difference.high)], measure.unit)
     unit = "percentage points" if measure.unit == "%" else measure.unit
-    scale = 100 if measure.unit == "%" else 1
-    size = number(scale * abs(difference.mean), unit, decimals)
+    size = number(measure.scale * abs(difference.mean), unit, decimals)
     spread = interval(difference.low, difference.high, measure.unit, decimals)
     if difference.direction == 0:
-        size = number(scale * difference.mean, unit, decimals)
+        size = number(measure.scale * difference.mean, unit, decimals)
         return f"{subject} did not change measurably: {size} {spread}."
     verb = "rose" if difference.direction > 0 else "fell"
     return f"{subject} {verb} by {size} {spread}."
@@ -107,8 +106,7 @@ def _against_others(record: EvaluationRecord, model: Model) -> list[str]:
         difference = gold and record.difference(model.name, gold.key, other.name)
         if gold and difference and difference.direction:
             decimals = decimals_for([(difference.low, difference.high)], gold.unit)
-            scale = 100 if gold.unit == "%" else 1
-            size = number(scale * abs(difference.mean), decimals=decimals)
+            size = number(gold.scale * abs(difference.mean), decimals=decimals)
             spread = interval(difference.low, difference.high, gold.unit, decimals)
             side = "above" if difference.direction > 0 else "below"
             sentences.append(f"It ends {size} {spread} {side} {other.label} on {gold.label}.")

@@ -53,5 +53,5 @@ def test_a_label_cannot_break_the_table(card):
     evaluation = example_evaluation()
     evaluation["models"][0]["label"] = "a|b\nc " + HOSTILE
     lines = render_model_card(ModelCard("x", "y", evaluation=evaluation)).splitlines()
-    head = next(line for line in lines if "a\\|b c" in line)
+    head = next(line for line in lines if "A\\|b c" in line)
     assert head.replace("\\|", "").count("|") == 5

@@ -12,7 +12,10 @@ def record():
 def small(**extra):
     return {
         "models": [
-            {"name": "sft", "measures": {"gold": {"mean": 0.5}, "kl": None}},
+            {
+                "name": "sft",
+                "measures": {"gold": {"mean": 0.5}, "kl": None, "safe": {"mean": 0.0, "n": 0}},
+            },
             {"name": "ppo", "label": "PPO", "measures": {"gold": {"mean": 1, "low": 0, "high": 2}}},
         ],
         "measures": [{"key": "gold"}, {"key": "win_rate", "role": "held_out"}],
@@ -34,7 +37,7 @@ def difference(low, high, measure="gold"):
 def test_what_is_left_out_has_a_sensible_meaning():
     record = EvaluationRecord.from_json(small())
     sft, ppo = record.models
-    assert (sft.label, sft.stage, ppo.label, ppo.stage) == ("sft", "sft", "PPO", "ppo")
+    assert (sft.label, sft.stage, ppo.label, ppo.stage) == ("SFT", "sft", "PPO", "ppo")
     assert set(sft.measures) == {"gold"}
     estimate = sft.measures["gold"]
     assert (estimate.mean, estimate.low, estimate.high, estimate.n) == (0.5, 0.5, 0.5, None)
@@ -78,6 +81,27 @@ def test_the_baseline_of_a_difference_can_be_chosen(record):
     assert record.difference("guarded", "gold").baseline == "before"
     assert record.difference("guarded", "gold", "unguarded").mean == pytest.approx(2.23)
     assert record.difference("before", "gold") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [("before", "Before"), ("ppo_guarded", "PPO guarded"), ("run sft", "Run SFT"), ("", "")],
+)
+def test_a_model_name_is_shown_as_a_heading(name, label):
+    row = small()
+    row["models"][0]["name"] = name
+    assert EvaluationRecord.from_json(row).baseline.label == label
+
+
+@pytest.mark.parametrize(
+    ("unit", "shown", "scale"),
+    [("share", "%", 100), ("sigma", "\u03c3", 1), ("tokens", "tokens", 1), (None, "", 1)],
+)
+def test_a_share_is_shown_in_per_cent(unit, shown, scale):
+    row = small()
+    row["measures"][0]["unit"] = unit
+    measure = EvaluationRecord.from_json(row).measures[0]
+    assert (measure.unit, measure.scale) == (shown, scale)
 
 
 @pytest.mark.parametrize("damage", ["models", "measures"])

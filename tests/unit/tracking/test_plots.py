@@ -78,6 +78,13 @@ def test_a_big_scatter_is_thinned():
     assert len(reward_against_length("s", points, 1)) < 60_000
 
 
+def test_a_long_curve_stays_small_and_keeps_its_shape():
+    steps = list(range(20_000))
+    short = curves("c", [Series("a", steps[:200], [step % 7 for step in steps[:200]], 0)])
+    long = curves("c", [Series("a", steps, [step % 7 for step in steps], 0)])
+    assert len(long) < 1.5 * len(short)
+
+
 def test_equal_values_and_single_points_are_drawn_too():
     assert histogram("h", [("a", [5, 5, 5], 0)], x_label="x").startswith("<svg")
     assert curves("c", [Series("a", [1], [2.0], 0)]).startswith("<svg")

@@ -32,7 +32,7 @@ def test_a_run_is_read_back_in_the_order_it_was_made(folder):
     assert (run.name, run.seconds) == ("demo", 284.0)
     assert [model.name for model in run.evaluation.models] == ["before", "unguarded", "guarded"]
     ppo = run.stages[4]
-    assert len(ppo.metrics) == len(ppo.samples) == 6
+    assert len(ppo.metrics) == len(ppo.samples()) == 6
     assert ppo.labels is None
     assert run.stages[1].labels["annotators"]["judge"] == 12000
 
@@ -52,6 +52,13 @@ def test_a_curve_leaves_out_what_was_not_finite(folder):
     assert stage.curve("a/x") == ([1.0, 4.0], [0.5, 0.25])
     assert stage.curve("a/absent") == ([], [])
     assert stage.metric_keys == ["a/x"]
+
+
+def test_samples_that_are_data_are_not_taken_for_what_a_policy_wrote_in_training(folder):
+    (folder / "stages" / "sft" / "samples.jsonl").write_text('{"completions": []}\n')
+    stages = {stage.name: stage for stage in read_run(folder).stages}
+    assert stages["sft"].samples() == ()
+    assert stages["ppo-guarded"].samples()[-1]["step"] == 6
 
 
 def test_unfinished_stages_are_not_looked_at(folder):

@@ -109,6 +109,21 @@ def test_answers_stand_side_by_side_with_their_scores(page):
     assert f"Proxy reward 6.10 Gold score {MINUS}1.70" in re.sub(r"\s+", " ", first)
 
 
+def test_every_other_curve_is_there_and_constant_ones_are_told_in_words(page):
+    assert "policy/clip_active_fraction" in page.text
+    assert "value/explained_variance" in page.text
+    assert "Unchanged throughout: train/skipped 0." in page.text
+    assert "throughput/tokens_per_second" not in page.text
+
+
+def test_training_samples_show_the_beginning_the_middle_and_the_end(page):
+    part = page.text[page.text.index("What ppo-guarded wrote while it trained") :]
+    part = part[: part.index("Reward against KL")]
+    assert re.findall(r"Step (\d+)", part) == ["1", "5", "8"]
+    assert "model 1.50" in part
+    assert "KL 4.80" in part
+
+
 def test_stages_labels_and_reward_models_have_their_numbers(page):
     for expected in (
         "sft/tokens 812,345",

@@ -8,7 +8,7 @@ MEASURES = [
     {"key": "proxy", "unit": "nats", "better": "higher"},
     {"key": "gold", "label": "Gold score", "better": "higher"},
     {"key": "length", "label": "Length", "unit": "tokens"},
-    {"key": "over_refusal", "label": "Over-refusal", "unit": "%", "better": "lower"},
+    {"key": "over_refusal", "label": "Over-refusal", "unit": "share", "better": "lower"},
 ]
 
 
@@ -56,7 +56,7 @@ def verdict(before, after, half=0.1):
 )
 def test_proxy_and_gold_together_decide(proxy, gold, tone, title):
     found = verdict({"proxy": 0.0, "gold": 0.0}, {"proxy": proxy, "gold": gold})
-    assert (found.model, found.label, found.tone, found.title) == ("after", "after", tone, title)
+    assert (found.model, found.label, found.tone, found.title) == ("after", "After", tone, title)
 
 
 def test_a_gain_in_the_proxy_alone_is_no_gain():
