@@ -19,7 +19,7 @@ from tutelage.cli.tools import config, report, validate
 from tutelage.errors import TutelageError
 from tutelage.pipeline.interrupts import Terminated
 
-__all__ = ["build_app", "main"]
+__all__ = ["build_app", "guard", "main"]
 
 _HELP = """\
 Aligns language models with human and AI feedback: supervised fine-tuning, preferences,
@@ -41,14 +41,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: As typed after `tutelage`; those of the process by default.
     """
-    app = build_app()
-    try:
-        code = app(
+    return guard(
+        lambda: build_app()(
             arguments if arguments is None else list(arguments),
             exit_on_error=False,
             print_error=False,
             result_action="return_value",
         )
+    )
+
+
+def guard(command: Callable[[], Any]) -> int:
+    """Calls a command and turns what it raises into a message and an exit code.
+
+    Returns:
+        What the command returns where that is a number, else 0; or the code of its error.
+    """
+    try:
+        code = command()
     except CycloptsError as error:
         return _fail(error, f"{error}\nSee: tutelage --help", _WRONG_OPTION)
     except TutelageError as error:

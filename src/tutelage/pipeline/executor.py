@@ -9,7 +9,7 @@ finished stays.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -25,7 +25,7 @@ from tutelage.errors import TutelageError
 from tutelage.pipeline.fingerprint import describe_stage
 from tutelage.pipeline.interrupts import Interrupts
 from tutelage.pipeline.references import References
-from tutelage.pipeline.registry import STAGE_MODULES
+from tutelage.pipeline.registry import STAGES, Registry
 from tutelage.pipeline.worker import Failed, Succeeded, Task, start_server, start_worker
 from tutelage.tracking.manifest import MANIFEST, Manifest, load_manifest, verify
 from tutelage.tracking.progress import Event, ProgressDisplay, StageFinished
@@ -63,8 +63,7 @@ class Workplace:
     """Tracebacks of unexpected errors, a file each."""
     references: References
     console: Console
-    modules: Mapping[str, str] = field(default_factory=lambda: STAGE_MODULES)
-    """Module of the stage function by kind."""
+    registry: Registry = STAGES
 
 
 @dataclass
@@ -116,6 +115,10 @@ class Executor:
         except BaseException as error:
             self._abandon(error)
             raise
+        finally:
+            for folder in (self._place.logs, self._place.errors):
+                if folder.exists() and not any(folder.iterdir()):
+                    folder.rmdir()
 
     def _start_ready(self) -> None:
         for job in list(self._waiting):
@@ -140,7 +143,7 @@ class Executor:
 
     def _start(self, job: Job, info: StageInfo) -> None:
         if self._server is None:
-            self._server = start_server()
+            self._server = start_server(self._place.registry.preload)
         with ExitStack() as undo:
             folder = undo.enter_context(StageFolder.create(self._place.folder, job.name, info))
             task = self._task(job, folder.path)
@@ -155,7 +158,7 @@ class Executor:
         error_file.unlink(missing_ok=True)
         return Task(
             name=job.name,
-            module=self._place.modules[job.stage.kind],
+            module=self._place.registry.modules[job.stage.kind],
             config=job.stage,
             folder=folder,
             seed=job.seed,

@@ -10,7 +10,6 @@ from tutelage.config.document import to_yaml
 from tutelage.errors import MissingExtraError
 from tutelage.tracking.atomic import write_text_atomically
 from tutelage.tracking.reader import RunRecord, read_run
-from tutelage.tracking.report import render_report
 from tutelage.tracking.summary import write_summary
 from tutelage.tracking.table import evaluation_table
 
@@ -49,6 +48,9 @@ def show_report(run_folder: Path, console: Console, *, render: bool = True) -> P
     for stage in read_run(run_folder).stages:
         if stage.evaluation is not None:
             console.print(evaluation_table(stage.evaluation))
+    # The templates' engine would double the time of `tutelage --help`.
+    from tutelage.tracking.report import render_report
+
     report = run_folder / "report.html"
     if render or not report.exists():
         try:

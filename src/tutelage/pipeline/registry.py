@@ -4,22 +4,43 @@ Names, not functions: the process that supervises a run imports neither torch no
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-__all__ = ["STAGE_MODULES"]
+__all__ = ["STAGES", "Registry"]
 
-STAGE_MODULES: Mapping[str, str] = {
-    kind: f"tutelage.pipeline.stages.{kind}"
-    for kind in (
-        "helpdesk",
-        "pretrain",
-        "sft",
-        "sample",
-        "label",
-        "pairs",
-        "openings",
-        "reward",
-        "train",
-        "evaluate",
-    )
-}
-"""Module by kind."""
+
+@dataclass(frozen=True)
+class Registry:
+    """What can run, and what children share."""
+
+    modules: Mapping[str, str]
+    """Module of the stage function by kind."""
+    preload: tuple[str, ...] = ()
+    """Modules that the fork server imports once for all children; never the gold score."""
+
+
+STAGES = Registry(
+    modules={
+        kind: f"tutelage.pipeline.stages.{kind}"
+        for kind in (
+            "helpdesk",
+            "pretrain",
+            "sft",
+            "sample",
+            "label",
+            "split",
+            "pairs",
+            "openings",
+            "reward",
+            "train",
+            "evaluate",
+        )
+    },
+    preload=(
+        "torch",
+        "transformers.models.llama.modeling_llama",
+        "transformers.models.auto.modeling_auto",
+        "tutelage.pipeline.stages.common",
+    ),
+)
+"""The stages of `tutelage.config.Stage`."""

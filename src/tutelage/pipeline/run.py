@@ -8,7 +8,7 @@ Run again, a command goes on from the stages that are finished.
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from tutelage.pipeline.graph import (
 )
 from tutelage.pipeline.interrupts import Interrupts
 from tutelage.pipeline.references import References
-from tutelage.pipeline.registry import STAGE_MODULES
+from tutelage.pipeline.registry import STAGES, Registry
 from tutelage.tracking.lock import RunLock
 from tutelage.tracking.manifest import MANIFEST, load_manifest, verify
 from tutelage.tracking.stage import stage_path
@@ -59,7 +59,7 @@ def run_recipe(
     only: Sequence[str] | None = None,
     force: Sequence[str] = (),
     display: bool = True,
-    modules: Mapping[str, str] = STAGE_MODULES,
+    registry: Registry = STAGES,
 ) -> RunResult:
     """Runs every stage that is not finished, then writes summary and report.
 
@@ -69,7 +69,7 @@ def run_recipe(
         only: Run these stages and what they need; unset runs all.
         force: Run these again although they are finished, and so all that reads them.
         display: Show progress and the final table on standard output.
-        modules: Module of the stage function by kind.
+        registry: The stage functions.
 
     Raises:
         ConfigError: an input is not given, or a name is no stage.
@@ -85,7 +85,7 @@ def run_recipe(
     references = _references(recipe, run_folder)
     console = Console(quiet=not display)
     place = Workplace(
-        run_folder, run_folder / "logs", run_folder / "errors", references, console, modules
+        run_folder, run_folder / "logs", run_folder / "errors", references, console, registry
     )
     with RunLock(run_folder), Interrupts() as interrupts:
         write_recipe(recipe, run_folder)
@@ -103,7 +103,7 @@ def run_stage(
     output: Path,
     *,
     display: bool = True,
-    modules: Mapping[str, str] = STAGE_MODULES,
+    registry: Registry = STAGES,
 ) -> Path:
     """Runs one stage on its own and writes a finished stage folder.
 
@@ -113,7 +113,7 @@ def run_stage(
         stage: The stage's settings.
         output: The folder to write. One that holds the same finished stage is kept.
         display: Show progress on standard output.
-        modules: Module of the stage function by kind.
+        registry: The stage functions.
 
     Raises:
         ConfigError: `output` holds something else.
@@ -126,7 +126,7 @@ def run_stage(
         return output
     hidden = output.with_name(f".{output.name}.partial")
     logs, errors = (output.with_name(f"{output.name}.{name}") for name in ("logs", "errors"))
-    place = Workplace(hidden, logs, errors, references, console, modules)
+    place = Workplace(hidden, logs, errors, references, console, registry)
     with RunLock(hidden), Interrupts() as interrupts:
         try:
             Executor(place, 1, interrupts).run([Job(stage.kind, stage, seed, available_cores())])
@@ -135,8 +135,6 @@ def run_stage(
             stage_path(hidden, stage.kind).rename(output)
         finally:
             shutil.rmtree(hidden, ignore_errors=True)
-            if logs.exists() and not any(logs.iterdir()):
-                logs.rmdir()
     return output
 
 

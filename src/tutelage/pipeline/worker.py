@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -35,8 +35,6 @@ from tutelage.tracking.metrics import MetricWriter
 from tutelage.tracking.progress import Progress
 
 __all__ = ["Failed", "Succeeded", "Task", "run_task", "start_server", "start_worker"]
-
-_PRELOADED = ("torch", "transformers", "tutelage.pipeline.worker")
 
 
 @dataclass(frozen=True)
@@ -74,12 +72,15 @@ class Failed:
     traceback: str
 
 
-def start_server() -> ForkServerContext:
-    """Starts the fork server, which imports its modules while the caller goes on."""
+def start_server(preload: Sequence[str]) -> ForkServerContext:
+    """Starts the fork server, which imports the named modules while the caller goes on.
+
+    A process has one fork server: where it runs already, its modules stay as they are.
+    """
     from multiprocessing import forkserver
 
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(_PRELOADED))
+    context.set_forkserver_preload([*preload, __name__])
     with _ignoring_interrupts(), _without_main():
         forkserver.ensure_running()
     return context

@@ -1,0 +1,99 @@
+"""Signals sent to a process that runs a recipe, as a terminal or a scheduler sends them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tutelage.config.document import to_yaml
+from tutelage.pipeline import run_recipe
+
+PROGRAM = """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[1])
+from tutelage.cli.main import guard
+from tutelage.config import load_recipe
+from tutelage.pipeline import run_recipe
+from tutelage.pipeline.registry import Registry
+
+# No main guard on purpose: children must not start this script anew.
+recipe = load_recipe(sys.argv[2])
+registry = Registry({"sft": "fake_stage"})
+sys.exit(guard(lambda: run_recipe(recipe, Path(sys.argv[3]), registry=registry)))
+"""
+
+
+@pytest.fixture
+def slow(tmp_path, recipe):
+    """Starts a recipe in a process of its own; returns it once its second stage runs."""
+    built = recipe(a=["inputs/text"], b={"model": "org/slow", "data": ["a"]})
+    (tmp_path / "recipe.yaml").write_text(to_yaml(built.to_json()))
+    arguments = [Path(__file__).parent, tmp_path / "recipe.yaml", tmp_path / "run"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    mark = tmp_path / "mark"
+    wait_until(lambda: mark.exists() and mark.read_text(), "the second stage runs")
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def wait_until(condition, what, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s until {what}"
+        time.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    # A child that nobody has waited for yet is dead all the same.
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "send"),
+    [
+        pytest.param(signal.SIGINT, 130, os.killpg, id="Ctrl-C reaches every process"),
+        pytest.param(signal.SIGTERM, 143, os.kill, id="SIGTERM reaches the parent alone"),
+    ],
+)
+def test_interrupted_run_leaves_nothing_partial_and_goes_on(
+    slow, tmp_path, recipe, registry, number, code, send
+):
+    child = int((tmp_path / "mark").read_text())
+    send(slow.pid, number)
+    _, errors = slow.communicate(timeout=30)
+    assert slow.returncode == code
+    assert errors == (
+        "tutelage: interrupted: finished stages are kept; run the same command again to continue\n"
+    )
+    assert {path.name for path in (tmp_path / "run" / "stages").iterdir()} == {"a"}
+    assert not is_alive(child)
+    result = run_recipe(
+        recipe(a=["inputs/text"], b=["a"]), tmp_path / "run", display=False, registry=registry
+    )
+    assert (result.skipped, result.executed) == (("a",), ("b",))
+
+
+def test_children_die_with_a_parent_that_is_killed(slow, tmp_path, recipe, registry):
+    child = int((tmp_path / "mark").read_text())
+    slow.kill()
+    slow.communicate(timeout=30)
+    wait_until(lambda: not is_alive(child), "the child is gone", seconds=5)
+    result = run_recipe(
+        recipe(a=["inputs/text"], b=["a"]), tmp_path / "run", display=False, registry=registry
+    )
+    assert (result.skipped, result.executed) == (("a",), ("b",))
+    assert {path.name for path in (tmp_path / "run" / "stages").iterdir()} == {"a", "b"}
