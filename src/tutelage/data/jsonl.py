@@ -14,6 +14,7 @@ import json
 import math
 import os
 import re
+import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tutelage.errors import DataError
+from tutelage.tracking.atomic import fsync_folder, storage_error
 
 __all__ = ["MAX_LINE_BYTES", "Fault", "read_jsonl", "scan_jsonl", "write_jsonl"]
 
@@ -199,20 +201,21 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
     The folder is created when missing. The same rows give the same bytes.
 
     Raises:
-        DataError: a value JSON cannot hold (NaN, lone surrogate), or the disk refuses.
+        DataError: a value JSON cannot hold (NaN, lone surrogate).
+        CheckpointError: the disk is full, read-only or forbidden.
     """
     target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with partial.open("xb") as file:
             number = _write(file, target, rows)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(target)
-        _sync_folder(target.parent)
+        fsync_folder(target.parent)
     except OSError as error:
-        raise DataError(f"cannot write {target}: {error.strerror or error}") from error
+        raise storage_error(target, error) from error
     finally:
         with suppress(OSError):
             partial.unlink()
@@ -233,11 +236,3 @@ def _write(file: IO[bytes], target: Path, rows: Iterable[Mapping[str, Any]]) -> 
             except ValueError as error:
                 raise DataError(f"row {number} for {target} is not JSON: {error}") from error
     return number
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

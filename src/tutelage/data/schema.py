@@ -235,20 +235,24 @@ _JUDGED: Mapping[str, Check] = {
     "p_a": partial(_number, low=0.0, high=1.0),
     "annotator": _string,
 }
-_EVAL_FORMS: tuple[Mapping[str, Check], ...] = (
-    {
-        "prompt": _PROMPT,
-        "correct_answers": partial(_list, item=_string),
-        "incorrect_answers": partial(_list, item=_string),
-    },
-    {"sent_more": _string, "sent_less": _string},
-    {
-        "prompt": _PROMPT,
-        "answer_matching_behavior": _string_or_strings,
-        "answer_not_matching_behavior": _string_or_strings,
-    },
-    {"prompt": _PROMPT, "choices": _object, "answer": _string, "context_condition": _string},
-)
+_REFERENCE_SETS: Mapping[str, Check] = {
+    "prompt": _PROMPT,
+    "correct_answers": partial(_list, item=_string),
+    "incorrect_answers": partial(_list, item=_string),
+}
+_SENTENCE_PAIR: Mapping[str, Check] = {"sent_more": _string, "sent_less": _string}
+_BEHAVIOUR: Mapping[str, Check] = {
+    "prompt": _PROMPT,
+    "answer_matching_behavior": _string_or_strings,
+    "answer_not_matching_behavior": _string_or_strings,
+}
+_CHOICE: Mapping[str, Check] = {
+    "prompt": _PROMPT,
+    "choices": _object,
+    "answer": _string,
+    "context_condition": _string,
+}
+_EVAL_FORMS = (_REFERENCE_SETS, _SENTENCE_PAIR, _BEHAVIOUR, _CHOICE)
 _ANSWER_FORMS: Mapping[str, Mapping[str, Check]] = {
     "number": {"answer": _string},
     "choice": {"answer": _string},
@@ -349,8 +353,8 @@ def _verifiable_rule(row: Row) -> Iterator[str]:
         yield from _one_of("answer_type", kind, allowed=tuple(_ANSWER_FORMS))
     elif kind == "number" and not _reads_as_number(row["answer"]):
         yield f"answer is {_shown(row['answer'])}, expected a number as answer_type says"
-    elif kind == "choice" and row["answer"] not in row.get("choices", {row["answer"]: ""}):
-        yield f"answer is {_shown(row['answer'])}, expected one of {', '.join(row['choices'])}"
+    elif kind == "choice" and row.get("choices") is not None:
+        yield from _one_of("answer", row["answer"], allowed=tuple(row["choices"]))
     elif kind == "python_tests" and not ("setup" in row or {"prefix", "entry_point"} <= row.keys()):
         yield "missing key 'setup', or 'prefix' with 'entry_point'"
     elif kind == "constraints" and len(row["kwargs"]) != len(row["instruction_id_list"]):
@@ -373,10 +377,11 @@ def _labelled_rule(row: Row) -> Iterator[str]:
 
 
 def _eval_rule(row: Row) -> Iterator[str]:
-    if "sent_more" in row and normalize(row["sent_more"]) == normalize(row["sent_less"]):
+    form = _form(row, Schema.EVAL)
+    if form is _SENTENCE_PAIR and normalize(row["sent_more"]) == normalize(row["sent_less"]):
         yield "sent_more and sent_less are the same text"
-    if "context_condition" in row and row["answer"] not in row["choices"]:
-        yield f"answer is {_shown(row['answer'])}, expected one of {', '.join(row['choices'])}"
+    if form is _CHOICE:
+        yield from _one_of("answer", row["answer"], allowed=tuple(row["choices"]))
 
 
 _RULES: Mapping[Schema, Callable[[Row], Iterator[str]]] = {
