@@ -11,7 +11,7 @@ files, with line numbers in the errors, is the business of `tutelage.data`.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 __all__ = [
     "Comparison",
@@ -295,10 +295,9 @@ class Preference:
         if "chosen" in row:
             prompt = Prompt.from_json(row)
             who = str(row.get("feedback") or "human")
-            kind = cast(
-                Literal["human", "ai", "verifier", "synthetic"],
-                "ai" if who.startswith("ai") else "verifier" if who == "verifier" else "human",
-            )
+            kind: Literal["human", "ai", "verifier"] = "human"
+            if who == "verifier" or who.startswith("ai"):
+                kind = "verifier" if who == "verifier" else "ai"
             comparison = Comparison(prompt, row["chosen"], row["rejected"], prompt.id)
             return cls(comparison, 1.0, annotator=who, kind=kind)
         return cls(

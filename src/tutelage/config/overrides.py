@@ -12,7 +12,7 @@ from typing import Any
 from tutelage.config.base import Section
 from tutelage.config.document import KeyPath, dotted, read_value
 from tutelage.config.recipe import Recipe
-from tutelage.config.schema import Shape, item_shape, leaves, shape_at, variants
+from tutelage.config.schema import Shape, item_shape, leaves, shape_at, stage_kinds
 from tutelage.errors import ConfigError
 
 __all__ = ["Override", "apply_overrides", "parse_overrides", "write_value"]
@@ -110,8 +110,7 @@ def _check_input(values: Mapping[str, Any], keys: list[str], override: Override)
 
 
 def _unknown_stage(stages: Mapping[str, Any], override: Override) -> str:
-    shape = shape_at(Recipe, {}, ("stages", ""))
-    by_kind = variants(shape) if shape else {}
+    by_kind = stage_kinds()
     wanted = override.key.replace("-", "_").split(".")
     holders = [
         f"--{name}.{override.key}"

@@ -11,7 +11,7 @@ from tutelage.config.schema import (
     field_help,
     field_shape,
     item_shape,
-    shape_at,
+    stage_kinds,
     variants,
 )
 
@@ -41,8 +41,7 @@ hub.
 
 def configuration_reference() -> str:
     """The whole page as Markdown."""
-    stages = shape_at(Recipe, {}, ("stages", ""))
-    kinds = variants(stages) if stages else {}
+    kinds = stage_kinds()
     parts = [_INTRODUCTION, *_section("Recipe", Recipe, 2), "\n## Stages\n"]
     for kind, section in kinds.items():
         parts += _section(kind, section, 3)

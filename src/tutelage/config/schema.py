@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from tutelage.config.base import Section
 from tutelage.config.document import KeyPath
+from tutelage.config.stages import Stage
 
 __all__ = [
     "Leaf",
@@ -26,6 +27,7 @@ __all__ = [
     "leaves",
     "section_at",
     "shape_at",
+    "stage_kinds",
     "variants",
 ]
 
@@ -122,6 +124,11 @@ def variants(shape: Shape) -> dict[str, type[Section]]:
     if len(sections) < 2:
         return {}
     return {section.model_fields["kind"].default: section for section in sections}
+
+
+def stage_kinds() -> dict[str, type[Section]]:
+    """The sections that an entry below `stages` can be, by kind."""
+    return variants(_bare(Stage))
 
 
 def shape_at(root: type[Section], values: Any, path: KeyPath) -> Shape | None:

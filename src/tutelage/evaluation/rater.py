@@ -41,7 +41,10 @@ class Measure:
 class Rater(Protocol):
     """Rates answers by one or several measures."""
 
-    measures: Sequence[Measure]
+    @property
+    def measures(self) -> Sequence[Measure]:
+        """What the ratings' keys mean."""
+        ...
 
     def rate(self, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> Ratings:
         """One number per answer and measure."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.errors import DataError
 from tutelage.evaluation.intervals import Estimate, bootstrap_mean
 
 __all__ = ["LengthRelation", "RewardQuality", "length_relation", "quality"]
@@ -89,11 +90,18 @@ def quality(margins: Sequence[float], labels: Sequence[float], *, seed: int = 0)
         margins: r_a - r_b of each pair.
         labels: probability that a is better.
         seed: of the bootstrap.
+
+    Raises:
+        DataError: there are no pairs.
     """
+    if not len(margins):
+        raise DataError(
+            "there are no held-out pairs to measure the reward model on: raise held_out"
+        )
     margin, label = np.asarray(margins, dtype=float), np.asarray(labels, dtype=float)
     right = 0.5 + 0.5 * np.sign(margin) * np.sign(label - 0.5)
-    predicted = 1.0 / (1.0 + np.exp(-margin))
     # log(1 + exp(x)) without overflow.
+    predicted = np.exp(-np.logaddexp(0.0, -margin))
     loss = label * np.logaddexp(0.0, -margin) + (1.0 - label) * np.logaddexp(0.0, margin)
     bins = _reliability(
         np.concatenate([predicted, 1.0 - predicted]), np.concatenate([label, 1.0 - label])

@@ -5,6 +5,7 @@ uniform number per row draws each token (inverse of the cumulative distribution)
 log-probability comes from the same pass.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -117,7 +118,7 @@ class LocalEngine:
             cache.batch_repeat_interleave(count)
             logits, mask = (x.repeat_interleave(count, 0) for x in (logits, mask))
         rows = [row for group in groups for row in group]
-        stop_tokens = torch.tensor(sorted(sampling.stop_tokens), device=device)
+        stop_tokens = torch.tensor(sorted(sampling.stop_tokens), dtype=torch.long, device=device)
         for step in range(sampling.max_tokens):
             chosen, logprobs = draw(logits, sampling.temperature, self.generator)
             stopped = torch.isin(chosen, stop_tokens)
@@ -146,11 +147,17 @@ class LocalEngine:
         return logits[:, -1]
 
     def _completion(self, row: _Row) -> Completion:
+        if not math.isfinite(sum(row.logprobs)):
+            raise GenerationError(
+                f"the completion of prompt {row.prompt.prompt.id!r} has log-probabilities that are "
+                "not finite: the policy's weights or its logits have overflowed; lower the "
+                "learning rate"
+            )
         return Completion(
             prompt_id=row.prompt.prompt.id,
             tokens=tuple(row.tokens),
             logprobs=tuple(row.logprobs),
-            text=self.tokenizer.decode(row.tokens, skip_special_tokens=True),
+            text=text,
             stop=StopReason.STOP_TOKEN if row.stopped else StopReason.LENGTH,
             policy_version=self.version,
             engine=self.name,

@@ -7,18 +7,24 @@ shift happens here, for log-probabilities and for values alike.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-__all__ = ["Backbone", "autocast", "position_ids", "scatter"]
+__all__ = ["Backbone", "autocast", "base_model", "position_ids", "scatter"]
 
 
 def position_ids(attention_mask: Bool[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
     """Positions counted from the first real token, on whichever side the padding lies."""
     return (attention_mask.long().cumsum(1) - 1).clamp(min=0)
+
+
+def base_model(model: PreTrainedModel) -> PreTrainedModel:
+    """The transformer beneath a model's head; the model itself where it has none."""
+    return cast(PreTrainedModel, model.base_model)
 
 
 @contextmanager
@@ -53,12 +59,13 @@ class Backbone(nn.Module):
         self, tokens: Int[Tensor, "batch time"], attention_mask: Bool[Tensor, "batch time"]
     ) -> Float[Tensor, "batch time hidden"]:
         """Hidden states after the last norm, at every position."""
-        inputs = {"input_ids": tokens, "use_cache": False}
+        inputs: dict[str, Any] = {"input_ids": tokens, "use_cache": False}
         if not bool(attention_mask.all()):
             inputs["attention_mask"] = attention_mask
             inputs["position_ids"] = position_ids(attention_mask)
         with autocast(tokens.device, self.compute):
-            return self.model.base_model(**inputs).last_hidden_state
+            hidden: Tensor = base_model(self.model)(**inputs).last_hidden_state
+        return hidden
 
     def before(
         self,

@@ -17,7 +17,8 @@ from transformers import AutoModel, PreTrainedModel
 
 from tutelage.errors import ModelError
 from tutelage.experience import Experience
-from tutelage.models.causal import Backbone, autocast, scatter
+from tutelage.models.causal import Backbone, autocast, base_model, scatter
+from tutelage.models.load import disable_dropout
 
 __all__ = ["Critic"]
 
@@ -28,7 +29,7 @@ class Critic(nn.Module):
     def __init__(self, model: PreTrainedModel, compute: torch.dtype = torch.float32) -> None:
         """Takes over `model`'s backbone; the head starts at zero, so all values do."""
         super().__init__()
-        self.backbone = Backbone(model.base_model, compute)
+        self.backbone = Backbone(base_model(model), compute)
         self.head = nn.Linear(model.config.hidden_size, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -36,7 +37,7 @@ class Critic(nn.Module):
     @classmethod
     def from_policy(cls, model: PreTrainedModel, compute: torch.dtype = torch.float32) -> Self:
         """A copy of the policy's backbone with a zero head (Ziegler et al. 2019)."""
-        return cls(copy.deepcopy(model.base_model), compute)
+        return cls(copy.deepcopy(base_model(model)), compute)
 
     @classmethod
     def from_reward_model(
@@ -60,7 +61,7 @@ class Critic(nn.Module):
                 f"a critic cannot start from {type(model).__name__}: expected a causal "
                 "sequence-classification model with a linear score head; set critic to policy"
             )
-        critic = cls(copy.deepcopy(model.base_model), compute)
+        critic = cls(copy.deepcopy(base_model(model)), compute)
         with torch.no_grad():
             critic.head.weight.copy_(score.weight / std)
             critic.head.bias.fill_(-mean / std)
@@ -104,6 +105,8 @@ class Critic(nn.Module):
         folder = Path(folder)
         if not (folder / "value_head.safetensors").is_file():
             raise ModelError(f"{folder} has no value_head.safetensors: it is not a saved critic")
-        critic = cls(AutoModel.from_pretrained(folder, dtype=torch.float32), compute)
+        model = AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        disable_dropout(model)
+        critic = cls(model, compute)
         critic.head.load_state_dict(load_file(folder / "value_head.safetensors"))
         return critic

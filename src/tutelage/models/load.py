@@ -4,7 +4,6 @@ Only safetensors weights and code that ships with transformers are loaded: a fol
 wants to run its own code is refused.
 """
 
-import os
 from pathlib import Path
 from typing import Any, cast
 
@@ -114,7 +113,11 @@ def load_sequence_classifier(source: str | Path, pad: int | None) -> PreTrainedM
 
     Args:
         source: model folder or hub name.
-        pad: id of the tokenizer's pad token, which the model's configuration must agree with.
+        pad: id of the tokenizer's pad token.
+
+    Raises:
+        ModelError: the folder holds no such model, or a classifier that was trained with
+            another pad token.
     """
     config = _load(AutoConfig, source, "config.json")
     was_classifier = any("SequenceClassification" in name for name in config.architectures or ())
@@ -129,6 +132,12 @@ def load_sequence_classifier(source: str | Path, pad: int | None) -> PreTrainedM
             use_safetensors=True,
         ),
     )
+    if was_classifier and pad is not None and config.pad_token_id not in (None, pad):
+        raise ModelError(
+            f"the reward model in {source} was trained with pad_token_id {config.pad_token_id}, "
+            f"its tokenizer pads with {pad}: they must agree; correct the one that is wrong in "
+            "config.json or tokenizer_config.json"
+        )
     if pad is not None:
         model.config.pad_token_id = pad
     if not was_classifier:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tutelage.experience import Experience
+from tutelage.experience import Experience, TokenBatch
 from tutelage.models.causal import Backbone, autocast, position_ids, scatter
 from tutelage.models.load import freeze
 
@@ -45,7 +45,8 @@ class Policy:
     def _head_gives_the_logits(self) -> bool:
         """Whether logits are the output embedding of the hidden states and nothing more.
 
-        Some architectures scale or cap them; those take the full forward pass.
+        Some architectures scale or cap them; those take the full forward pass. Both sides are
+        computed in float32, so that the answer does not depend on the autocast format.
         """
         tokens = torch.arange(4, device=self.model.device).reshape(2, 2)
         mask = torch.ones_like(tokens, dtype=torch.bool)
@@ -53,9 +54,11 @@ class Policy:
         if head is None:
             return False
         full = self.model(input_ids=tokens, use_cache=False).logits
-        return torch.allclose(head(self.backbone(tokens, mask)).float(), full.float(), atol=1e-5)
+        return torch.allclose(head(Backbone(self.model)(tokens, mask)), full, atol=1e-5)
 
-    def response_logits(self, experience: Experience) -> Float[Tensor, "tokens vocabulary"]:
+    def response_logits(
+        self, experience: Experience | TokenBatch
+    ) -> Float[Tensor, "tokens vocabulary"]:
         """Logits over the temperature at each response token, rows in reading order."""
         mask = experience.response_mask
         if self._head_is_linear:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -100,15 +100,38 @@ class RewardModel(nn.Module):
     ) -> Float[Tensor, " batch"]:
         """Raw scores, read at the last real token, wherever the padding lies."""
         if not self.causal:
-            with autocast(tokens.device, self.compute):
-                logits = self.model(input_ids=tokens, attention_mask=attention_mask.long()).logits
-            return logits.squeeze(-1).float()
+            return self._encoder_scores(tokens, attention_mask)
         hidden = Backbone(self.model, self.compute)(tokens, attention_mask)
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         last = torch.where(attention_mask, positions, -1).max(1).values
         final = hidden[torch.arange(len(tokens), device=tokens.device), last]
         with autocast(tokens.device, self.compute):
-            return self.model.score(final).squeeze(-1).float()
+            scores: Tensor = cast(nn.Linear, self.model.score)(final)
+        return scores.squeeze(-1).float()
+
+    def _encoder_scores(self, tokens: Tensor, attention_mask: Tensor) -> Tensor:
+        """Scores of an encoder, whose first position must hold the first real token."""
+        right = attention_mask.long().argsort(dim=1, descending=True, stable=True)
+        tokens, attention_mask = tokens.gather(1, right), attention_mask.gather(1, right)
+        inputs = {"input_ids": tokens, "attention_mask": attention_mask.long()}
+        if self._tells_segments_apart:
+            inputs["token_type_ids"] = self._segments(tokens)
+        with autocast(tokens.device, self.compute):
+            scores: Tensor = self.model(**inputs).logits
+        return scores.squeeze(-1).float()
+
+    @property
+    def _tells_segments_apart(self) -> bool:
+        by_tokenizer = "token_type_ids" in self.tokenizer.model_input_names
+        return by_tokenizer and getattr(self.model.config, "type_vocab_size", 0) > 1
+
+    def _segments(self, tokens: Tensor) -> Tensor:
+        """0 up to the separator after the question, 1 behind it: how BERT tells them apart.
+
+        Only the tokenizer writes separators: in text they are spelt out, see `encode`.
+        """
+        separators = (tokens == self.tokenizer.sep_token_id).long()
+        return (separators.cumsum(1) - separators).clamp(max=1)
 
     def pad(
         self, rows: Sequence[Sequence[int]]

@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import numbers
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,11 +71,11 @@ class FunctionReward:
     def _score(self, prompt: Prompt, completion: Completion) -> Score:
         try:
             value = self.function(prompt, completion)
-        except Exception as error:  # noqa: BLE001 - a user's function may raise anything
+        except Exception as error:
             return Score.failed(ScoreStatus.ERROR, f"{self.name} raised {error!r}")
         if value is None:
             return Score.failed(ScoreStatus.UNSCORABLE, f"{self.name} returned None")
-        if isinstance(value, bool | int | float) and math.isfinite(value):
+        if isinstance(value, numbers.Real) and math.isfinite(value):
             return Score(float(value))
         return Score.failed(
             ScoreStatus.ERROR, f"{self.name} returned {value!r}, expected a finite number"
@@ -85,7 +86,7 @@ def load_function(path: str) -> FunctionReward:
     """The function that `file.py:name` refers to.
 
     Raises:
-        ConfigError: the file or the name in it does not exist.
+        ConfigError: the file or the name in it does not exist, or the file cannot be run.
     """
     file, _, name = path.rpartition(":")
     if not file.endswith(".py") or not Path(file).is_file():
@@ -93,7 +94,10 @@ def load_function(path: str) -> FunctionReward:
     spec = importlib.util.spec_from_file_location(f"tutelage_user_{Path(file).stem}", file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigError(f"reward function {path!r}: {file} raised {error!r}") from error
     function = getattr(module, name, None)
     if not callable(function):
         found = sorted(k for k, v in vars(module).items() if callable(v) and k[0] != "_")

@@ -63,13 +63,14 @@ def _add(row: Mapping[str, tuple[float, Score]]) -> Score:
 
 
 def require_scores(scores: Sequence[Score], max_failed_share: float) -> None:
-    """Stops when too many completions could not be scored.
+    """Stops when too many completions could not be scored, and always when none could.
 
     Raises:
         RewardError: naming the share and the first reasons.
     """
     failed = [score for score in scores if not score.ok]
-    if not failed or len(failed) <= max_failed_share * len(scores) < len(scores):
+    allowed = len(failed) <= max_failed_share * len(scores) and len(failed) < len(scores)
+    if not failed or allowed:
         return
     reasons = list(dict.fromkeys(f"{score.status}: {score.notes}" for score in failed))
     raise RewardError(

@@ -150,7 +150,7 @@ class Learner:
     max_skipped: int = 3
     """Non-finite steps in a row after which training is given up."""
     skipped: int = field(default=0, init=False)
-    """Optimiser steps skipped so far."""
+    """Optimiser steps skipped so far: not finite, or without anything to learn from."""
     _skipped_in_a_row: int = field(default=0, init=False)
 
     def plan(self, batch: Batch, epochs: int = 1) -> Plan:
@@ -238,12 +238,15 @@ class Learner:
         for part in parts:
             output = loss(part, denominator)
             if output.loss.requires_grad:
-                output.loss.backward()  # type: ignore[no-untyped-call]
+                output.loss.backward()
             outputs.append({"loss": output.loss.detach(), **output.metrics})
         return _add_up(outputs)
 
     def _step(self, metrics: Mapping[str, float], train: Sequence[str] | None) -> dict[str, float]:
-        """Clips and steps each model, or skips all of them when a gradient is not finite."""
+        """Clips and steps each model, or skips all of them when a gradient is not finite.
+
+        A model without any gradient, as of a minibatch that is masked out, is left alone.
+        """
         chosen = [name for name in self.optimizers if train is None or name in train]
         norms = {name: self.optimizers[name].clip() for name in chosen}
         finite = math.isfinite(metrics["loss"]) and all(map(math.isfinite, norms.values()))
@@ -254,12 +257,14 @@ class Learner:
             if finite and norms[name] > 0.0:
                 self.optimizers[name].step()
         self._zero_grad()
-        self._count_skipped(finite, metrics["loss"], norms)
+        taken = finite and any(norm > 0.0 for norm in norms.values())
+        report["train/skipped"] = float(not taken)
+        self.skipped += not taken
+        self._give_up_when_stuck(finite, metrics["loss"], norms)
         return report
 
-    def _count_skipped(self, finite: bool, loss: float, norms: Mapping[str, float]) -> None:
+    def _give_up_when_stuck(self, finite: bool, loss: float, norms: Mapping[str, float]) -> None:
         self._skipped_in_a_row = 0 if finite else self._skipped_in_a_row + 1
-        self.skipped += not finite
         if self._skipped_in_a_row >= self.max_skipped:
             raise TrainingError(
                 f"{self._skipped_in_a_row} optimiser steps in a row were not finite: loss {loss}, "

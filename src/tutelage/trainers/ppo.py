@@ -145,7 +145,10 @@ def _annotate(
 def _assign_credit(
     experience: Experience, kl: Tensor, beta: float, critic: Critic, config: PPOConfig
 ) -> Experience:
-    """Adds advantages for the policy and returns for the critic, each with its own lambda."""
+    """Adds advantages for the policy and returns for the critic, each with its own lambda.
+
+    Scores become what truncation makes of them.
+    """
     mask, values = experience.response_mask, _present(experience.values)
     scores, bootstrap = experience.scores, None
     amount = config.truncation.value
@@ -169,7 +172,7 @@ def _assign_credit(
         )
     if config.whiten_advantages:
         advantages = masked_whiten(advantages, mask)
-    return replace(experience, advantages=advantages, returns=returns)
+    return replace(experience, scores=scores, advantages=advantages, returns=returns)
 
 
 class _Loss:

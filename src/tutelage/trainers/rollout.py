@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -72,8 +73,8 @@ def agreement_guard(experience: Experience, compute: str) -> Callable[[Mapping[s
         if gap > _SAMPLER_TOLERANCE[compute]:
             raise TrainingError(
                 f"the sampler's log-probabilities differ from the training engine's by {gap:.3g} "
-                f"nats on average, expected at most {_SAMPLER_TOLERANCE[compute]:g}. Likely causes: "
-                "the sampler has stale weights or another temperature, or truncates its "
+                f"nats on average, expected at most {_SAMPLER_TOLERANCE[compute]:g}. Likely "
+                "causes: the sampler has stale weights or another temperature, or truncates its "
                 "distribution"
             )
 
@@ -139,5 +140,5 @@ def rollout_metrics(experience: Experience, kl: Tensor) -> dict[str, float]:
 
 def distinct_bigrams(responses: Sequence[Sequence[int]]) -> float:
     """distinct-2 (Li et al. 2016, arXiv:1510.03055): distinct bigrams over all bigrams."""
-    bigrams = [pair for response in responses for pair in zip(response, response[1:])]
+    bigrams = [pair for response in responses for pair in pairwise(response)]
     return len(set(bigrams)) / max(1, len(bigrams))

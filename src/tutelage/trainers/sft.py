@@ -34,7 +34,11 @@ class SFTStep:
 
 
 def imitation_loss(policy: Policy, rows: TokenBatch, denominator: float) -> LossOutput:
-    """Weighted negative log-likelihood over the denominator of the whole optimiser step."""
+    """Weighted negative log-likelihood over the denominator of the whole optimiser step.
+
+    A step in which nothing is imitated has loss 0.
+    """
+    denominator = denominator or 1.0
     logits = policy.response_logits(rows)
     mask = rows.response_mask
     picked = torch.log_softmax(logits, dim=-1).gather(1, rows.tokens[mask][:, None]).squeeze(1)

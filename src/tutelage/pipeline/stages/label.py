@@ -4,74 +4,83 @@ samples ──pairs──> comparisons ──annotator──> preferences ──
 """
 
 import json
+import math
 from collections import Counter
-from collections.abc import Sequence
+from typing import Literal
 
 from tutelage.config import LabelStage
 from tutelage.data.jsonl import write_jsonl
 from tutelage.data.loaders import load_samples
 from tutelage.errors import DataError
-from tutelage.feedback.gather import Gatherer, pairs
+from tutelage.feedback.gather import Gatherer, agreement, pairs
 from tutelage.feedback.store import PreferenceStore
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.helpdesk import world_spec
-from tutelage.records import Comparison, Preference
+from tutelage.records import Preference
 from tutelage.worlds.helpdesk import Ledger, People, SimulatedJudge
 
 __all__ = ["run"]
 
 _AT_ONCE = 500
+_SECOND_OPINION = 10
+"""Every tenth comparison is judged a second time, to measure agreement."""
 
 
 def run(config: LabelStage, context: StageContext) -> dict[str, float]:
     """Builds comparisons, has them judged, and writes the preferences."""
     samples = load_samples(context.resolve(config.samples, "samples.jsonl"))
-    built = pairs(samples, per_prompt=config.pairs_per_prompt, seed=context.seed)
-    comparisons = built.comparisons[: config.limit]
+    pairings = [
+        pairs(row.prompt, row.completions, count=config.pairs_per_prompt, seed=context.seed)
+        for row in samples
+    ]
+    comparisons = [c for pairing in pairings for c in pairing.comparisons][: config.limit]
     if not comparisons:
         raise DataError(
             f"the samples of {len(samples)} prompts give no pair of different completions: draw "
             "at least 2 samples per prompt, at a temperature above 0"
         )
-    annotator = _annotator(config, context.seed)
+    annotate = _annotator(config, context.seed)
     with PreferenceStore(context.folder / "preferences.sqlite") as store:
         for start in range(0, len(comparisons), _AT_ONCE):
-            store.add(annotator.label(comparisons[start : start + _AT_ONCE]))
+            store.add(annotate(comparisons[start : start + _AT_ONCE]))
             context.progress.step(min(start + _AT_ONCE, len(comparisons)), len(comparisons))
         preferences = store.preferences()
     write_jsonl(context.folder / "preferences.jsonl", [row.to_json() for row in preferences])
-    summary = _summary(config, preferences, comparisons, context.seed)
-    (context.folder / "labels.json").write_text(json.dumps(summary, indent=2) + "\n")
+    again = _annotator(config, context.seed + 1)(comparisons[::_SECOND_OPINION])
+    agreed = agreement(preferences, again)
+    ledger = Ledger()
+    source: Literal["human", "ai"] = "human" if config.annotator == "people" else "ai"
+    ledger.charge(source, len(preferences) + len(again))
+    longer = [value for row in preferences if (value := _longer_wins(row)) is not None]
+    prefers_longer = sum(longer) / max(1, len(longer))
+    summary = {
+        "annotators": dict(Counter(row.annotator for row in preferences)),
+        "cost": ledger.spent,
+        "prefers_longer": prefers_longer,
+        "agreement": {
+            "second opinion": {
+                "pairs": agreed.num_comparisons,
+                "share": agreed.share,
+                "kappa": None if math.isnan(agreed.kappa) else agreed.kappa,
+            }
+        },
+    }
+    text = json.dumps(summary, indent=2, allow_nan=False)
+    (context.folder / "labels.json").write_text(text + "\n", encoding="utf-8")
     return {
         "preferences": float(len(preferences)),
-        "identical_pairs": float(built.num_identical),
-        "cost": float(summary["cost"]),
-        "prefers_longer": summary["prefers_longer"],
+        "identical_pairs": float(sum(pairing.num_identical for pairing in pairings)),
+        "agreement": agreed.share,
+        "prefers_longer": prefers_longer,
+        "cost": float(ledger.spent),
     }
 
 
 def _annotator(config: LabelStage, seed: int) -> Gatherer:
     spec = world_spec(config.preset)
-    return People(spec, seed) if config.annotator == "people" else SimulatedJudge(spec)
-
-
-def _summary(
-    config: LabelStage,
-    preferences: Sequence[Preference],
-    comparisons: Sequence[Comparison],
-    seed: int,
-) -> dict[str, object]:
-    """Who answered, what it cost, and whether the longer completion tends to win."""
-    ledger = Ledger()
-    ledger.charge("human" if config.annotator == "people" else "ai", len(preferences))
-    longer = [_longer_wins(row) for row in preferences]
-    decided = [value for value in longer if value is not None]
-    return {
-        "annotators": dict(Counter(row.annotator for row in preferences)),
-        "cost": ledger.spent,
-        "prefers_longer": sum(decided) / max(1, len(decided)),
-        "agreement": {},
-    }
+    if config.annotator == "people":
+        return People(spec, seed).label
+    return SimulatedJudge(spec).label
 
 
 def _longer_wins(preference: Preference) -> float | None:

@@ -5,7 +5,7 @@ from the conversation is learned within a million tokens that way, and hardly at
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ __all__ = ["run"]
 _HELD_OUT = 128
 """Sequences that measure progress and are not trained on."""
 _TOKENIZER_DOCUMENTS = 4000
-_ROLES = ("user", "assistant", "system")
 
 
 def run(config: PretrainStage, context: StageContext) -> dict[str, float]:
@@ -122,33 +121,34 @@ def _recall_corpus(
 ) -> tuple[PreTrainedTokenizerBase, list[WeightedSequence]]:
     """Conversations whose facts are marked."""
     documents = [row for path in paths for _, row in read_jsonl(path)]
-    texts = chain(
-        (
-            message["content"]
-            for document in documents[:_TOKENIZER_DOCUMENTS]
-            for message in document["messages"]
-        ),
-        # The roles are plain text in the template: one token each saves a fifth of a turn.
-        _ROLES * _TOKENIZER_DOCUMENTS,
+    texts = (
+        f" {message['content']}"
+        for document in documents[:_TOKENIZER_DOCUMENTS]
+        for message in document["messages"]
     )
-    tokenizer = train_tokenizer(texts, config.model.vocabulary, whole_numbers=True)
+    tokenizer = train_tokenizer(
+        texts, config.model.vocabulary, whole_numbers=True, role_tokens=True
+    )
     return tokenizer, _weigh_facts(config, tokenizer, documents)
 
 
 def _weigh_facts(
     config: PretrainStage, tokenizer: PreTrainedTokenizerBase, documents: Sequence[dict[str, Any]]
 ) -> list[WeightedSequence]:
-    """Token ids of rendered conversations with a weight for each: facts count fully."""
+    """Token ids of conversations with a weight for each: facts count fully.
+
+    The conversations are rendered here, as `ROLE_TOKENS_TEMPLATE` does, to know where facts lie.
+    """
     rendered, weighted_spans = [], []
     for document in documents:
         text, spans = "", []
         for index, message in enumerate(document["messages"]):
-            text += f"<|im_start|>{message['role']}\n"
-            start = len(text)
-            text += f"{message['content']}<|im_end|>\n"
+            text += f"<|{message['role']}|>"
+            start = len(text) + 1
+            text += f" {message['content']}<|im_end|>"
             spans += [(start + a, start + b, 1.0) for i, a, b in document["facts"] if i == index]
             if message["role"] == "assistant":
-                spans.append((start, len(text) - 1, config.other_weight))
+                spans.append((start - 1, len(text), config.other_weight))
         rendered.append(text)
         weighted_spans.append(spans)
     encoded = tokenizer(rendered, return_offsets_mapping=True, add_special_tokens=False)
@@ -172,7 +172,7 @@ def _text_corpus(
 ) -> tuple[PreTrainedTokenizerBase, list[WeightedSequence]]:
     """Plain texts, joined by end-of-text tokens and cut into sequences of one length."""
     texts = [text for path in paths for text in load_texts(path)]
-    tokenizer = train_tokenizer(chain(texts, _ROLES), config.model.vocabulary)
+    tokenizer = train_tokenizer(texts, config.model.vocabulary, role_tokens=True)
     context.progress.message(f"{len(texts)} texts, vocabulary {len(tokenizer)}")
     return tokenizer, list(_packed(tokenizer, texts, config.length, context))
 

@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from tutelage.algorithms import AdaptiveKL, FixedKL, KLCoefficient
-from tutelage.config import KLConfig, PPOConfig, RewardConfig, TrainStage
+from tutelage.config import KLConfig, LengthPenaltyConfig, PPOConfig, RewardConfig, TrainStage
 from tutelage.data.jsonl import write_jsonl
 from tutelage.data.loaders import load_prompts
 from tutelage.errors import ConfigError
@@ -139,22 +139,28 @@ def _reward(
         function = load_function(path)
         parts[function.name] = (weight, function)
     if config.length is not None:
-        coefficient, threshold = config.length.coefficient, config.length.threshold
-        if coefficient == "auto":
-            coefficient = max(0.0, config.length.slope_factor * scale.length_slope)
-        if threshold == "auto":
-            threshold = scale.length_threshold
-        if "auto" in (config.length.coefficient, config.length.threshold) and model is None:
-            raise ConfigError(
-                "reward.length is auto, which reads the reward model's measured slope, but "
-                "reward.model is not set: give coefficient and threshold as numbers"
-            )
-        parts["length"] = (1.0, LengthPenalty(coefficient, round(threshold)))
+        parts["length"] = (1.0, _length_penalty(config.length, model))
     truncation = ppo_config.truncation
     if truncation.value == "auto":
         # One sigma below the worst answer of the reference: no length can outbid it.
         truncation = truncation.model_copy(update={"value": scale.floor - 1.0})
     return Sum(parts), ppo_config.model_copy(update={"truncation": truncation})
+
+
+def _length_penalty(config: LengthPenaltyConfig, model: RewardModel | None) -> LengthPenalty:
+    """Its `auto` values come from what the reward model was measured to pay for length."""
+    coefficient, threshold = config.coefficient, config.threshold
+    if "auto" in (coefficient, threshold) and model is None:
+        raise ConfigError(
+            "reward.length is auto, which reads the reward model's measured slope, but "
+            "reward.model is not set: give coefficient and threshold as numbers"
+        )
+    scale = model.scale if model is not None else RewardScale()
+    if coefficient == "auto":
+        coefficient = max(0.0, config.slope_factor * scale.length_slope)
+    if threshold == "auto":
+        threshold = scale.length_threshold
+    return LengthPenalty(coefficient, round(threshold))
 
 
 def _critic(
