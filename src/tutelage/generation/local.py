@@ -157,7 +157,7 @@ class LocalEngine:
             prompt_id=row.prompt.prompt.id,
             tokens=tuple(row.tokens),
             logprobs=tuple(row.logprobs),
-            text=text,
+            text=str(self.tokenizer.decode(row.tokens, skip_special_tokens=True)),
             stop=StopReason.STOP_TOKEN if row.stopped else StopReason.LENGTH,
             policy_version=self.version,
             engine=self.name,
