@@ -25,12 +25,10 @@ class Mutant:
     tests: tuple[str, ...]
 
 
-_MODELS = ("tests/unit/models",)
 _TRAINERS = ("tests/unit/trainers",)
 _EXPERIENCE = ("tests/unit/test_experience.py",)
 _REWARDS = ("tests/unit/rewards",)
-_GENERATION = ("tests/unit/generation",)
-_CONFIG = ("tests/unit/config",)
+_CONFIG = ("tests/unit/config/test_ppo.py",)
 
 MUTANTS = (
     Mutant(
@@ -40,7 +38,7 @@ MUTANTS = (
         "return logits.float()",
         "Training log-probabilities forget the sampling temperature; most tokens leave the clip "
         "band before any update.",
-        _MODELS,
+        ("tests/unit/models/test_policy.py",),
     ),
     Mutant(
         "mask-shifted",
@@ -48,7 +46,7 @@ MUTANTS = (
         "return hidden[:, :-1][selected[:, 1:]]",
         "return hidden[:, 1:][selected[:, 1:]]",
         "Log-probabilities and values are read one position late, after the token was seen.",
-        _MODELS,
+        ("tests/unit/models/test_policy.py",),
     ),
     Mutant(
         "eos-not-trained",
@@ -81,7 +79,7 @@ MUTANTS = (
         '            inputs["position_ids"] = position_ids(attention_mask)\n',
         "",
         "Left padding moves the positions; models with absolute positions answer another question.",
-        _MODELS,
+        ("tests/unit/models/test_padding.py",),
     ),
     Mutant(
         "dropout-on",
@@ -89,7 +87,7 @@ MUTANTS = (
         "    disable_dropout(model)\n    model.config.use_cache = False",
         "    model.config.use_cache = False",
         "Dropout stays on while training, so the ratio is not 1 before the first update.",
-        _MODELS,
+        ("tests/unit/models/test_load.py",),
     ),
     Mutant(
         "bf16-weights",
@@ -97,7 +95,7 @@ MUTANTS = (
         "if weight.requires_grad and weight.dtype in (torch.bfloat16, torch.float16):",
         "if weight.requires_grad and weight.dtype in (torch.float16,):",
         "Trainable bfloat16 weights are accepted; AdamW's small updates are rounded away.",
-        (*_MODELS, *_TRAINERS),
+        ("tests/unit/models/test_load.py",),
     ),
     Mutant(
         "softmax-in-bf16",
@@ -105,7 +103,7 @@ MUTANTS = (
         "return logits.float() / self.temperature",
         "return logits / self.temperature",
         "Log-probabilities come from a bfloat16 softmax.",
-        _MODELS,
+        ("tests/unit/models/test_policy.py",),
     ),
     Mutant(
         "reference-is-the-policy",
@@ -113,7 +111,7 @@ MUTANTS = (
         "model = copy.deepcopy(self.model)",
         "model = self.model",
         "The reference shares the policy's weights: the KL is 0 for ever.",
-        _MODELS,
+        ("tests/unit/models/test_policy.py",),
     ),
     Mutant(
         "reference-not-frozen",
@@ -121,7 +119,7 @@ MUTANTS = (
         "        freeze(model)\n",
         "",
         "The reference keeps its gradients and may be trained along.",
-        _MODELS,
+        ("tests/unit/models/test_policy.py",),
     ),
     Mutant(
         "reward-read-at-padding",
@@ -129,7 +127,7 @@ MUTANTS = (
         "last = torch.where(attention_mask, positions, -1).max(1).values",
         "last = torch.full_like(tokens[:, 0], tokens.shape[1] - 1)",
         "The reward model reads its score in the last column, padding or not.",
-        _MODELS,
+        ("tests/unit/models/test_reward_model.py",),
     ),
     Mutant(
         "kl-sign-flipped",
@@ -343,6 +341,6 @@ MUTANTS = (
         'MAY_SEE_GOLD = frozenset({"evaluate"})',
         'MAY_SEE_GOLD = frozenset({"evaluate", "train"})',
         "Training may read the score it is judged by.",
-        ("tests/unit/pipeline",),
+        ("tests/unit/pipeline/test_gold_policy.py",),
     ),
 )
