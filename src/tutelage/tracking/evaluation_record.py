@@ -1,8 +1,8 @@
 """What `evaluation.json` says: several models measured in the same ways.
 
 The first model is the baseline, the others are what the run made of it. Roles give
-two measures their part in the story: the *proxy* is the reward that was trained on,
-the *gold* is a judgement that training never saw.
+two measures their part in the story: the *proxy* is a learned reward, of the kind that
+is trained on; the *gold* is a judgement that training never saw.
 """
 
 from collections.abc import Mapping

@@ -66,7 +66,7 @@ class Point:
 
 def curves(name: str, series: Sequence[Series], *, x_label: str = "step") -> Markup:
     """Values over steps, one line per series, with a band where intervals are given."""
-    with _panel(name, width=4.1, height=2.5) as (figure, axes):
+    with _panel(name, width=4.1, height=2.5, text=10.5) as (figure, axes):
         for one in series:
             colour = _colour(one.colour)
             if one.low:
@@ -77,6 +77,7 @@ def curves(name: str, series: Sequence[Series], *, x_label: str = "step") -> Mar
                 axes.plot(*_block_means(one.x, _running_mean(one.y)), color=colour)
             if len(one.x) <= 12:
                 axes.plot(one.x, one.y, color=colour, marker="o", linestyle="none")
+        axes.locator_params(axis="x", nbins=7, integer=True)
         axes.set_xlabel(x_label)
         return _svg(name, figure)
 
@@ -115,7 +116,6 @@ def frontier(
                 xytext=(7, 7) if point is not points[0] else (7, -15),
                 textcoords="offset points",
                 color=_INK,
-                fontsize=10,
             )
         axes.margins(x=0.14, y=0.14)
         axes.set_xlabel(x_label)
@@ -252,7 +252,7 @@ def _colour(index: int) -> str:
 
 @contextmanager
 def _panel(
-    name: str, *, width: float = 4.4, height: float = 3.0
+    name: str, *, width: float = 4.4, height: float = 3.0, text: float = 9.5
 ) -> Iterator[tuple["Figure", "Axes"]]:
     """An empty panel with the page's style; charts know nothing of global state."""
     try:
@@ -260,7 +260,7 @@ def _panel(
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError("matplotlib", "report") from error
-    style: Any = _STYLE | {"svg.hashsalt": name}
+    style: Any = _STYLE | {"svg.hashsalt": name, "font.size": text}
     with rc_context(style):
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots()
@@ -300,10 +300,9 @@ _STYLE: dict[str, Any] = {
     # A label is text, however many dollar signs a model's name has.
     "text.parse_math": False,
     "axes.unicode_minus": True,
-    "font.size": 10.5,
-    "axes.labelsize": 10.5,
-    "xtick.labelsize": 10,
-    "ytick.labelsize": 10,
+    "axes.labelsize": "medium",
+    "xtick.labelsize": "medium",
+    "ytick.labelsize": "medium",
     "text.color": _INK,
     "axes.labelcolor": _MUTED,
     "xtick.color": _MUTED,

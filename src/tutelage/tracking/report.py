@@ -110,7 +110,9 @@ def _outcome(record: EvaluationRecord | None, colours: Colours) -> dict[str, Any
 
 def _header(run: RunRecord) -> dict[str, str]:
     last = max(stage.manifest.finished for stage in run.stages)
+    # A run hands each stage a seed of its own, derived from the one in the summary.
     seeds = sorted({stage.manifest.seed for stage in run.stages})
+    seeds = [run.summary["seed"]] if "seed" in run.summary else seeds
     return {
         "name": run.name,
         "finished": f"{last[:16].replace('T', ' ')} UTC",

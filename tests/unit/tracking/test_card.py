@@ -35,7 +35,7 @@ def test_the_body_says_how_it_was_made_how_good_it_is_and_where_it_fails(card):
     assert "# helpdesk-guarded" in text
     assert "1. **SFT**: 300 steps\n2. **PPO**: 40 steps, KL 0.05" in text
     assert "| Gold score | 0.23 [0.17, 0.29] | -1.62 [-1.69, -1.55] | 0.61 [0.55, 0.67] |" in text
-    assert "**A real gain.** The reward it was trained on rose by 1.3 \u03c3" in text
+    assert "**A real gain.** Proxy reward rose by 1.3 \u03c3" in text
     assert "Reward hacking" not in text
     assert "- Knows one made-up company only." in text
 

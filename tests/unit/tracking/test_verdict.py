@@ -5,7 +5,7 @@ from tutelage.tracking.example_run import example_evaluation
 from tutelage.tracking.verdict import verdicts
 
 MEASURES = [
-    {"key": "proxy", "unit": "nats", "better": "higher"},
+    {"key": "proxy", "label": "Proxy reward", "unit": "nats", "better": "higher"},
     {"key": "gold", "label": "Gold score", "better": "higher"},
     {"key": "length", "label": "Length", "unit": "tokens"},
     {"key": "over_refusal", "label": "Over-refusal", "unit": "share", "better": "lower"},
@@ -61,7 +61,7 @@ def test_proxy_and_gold_together_decide(proxy, gold, tone, title):
 
 def test_a_gain_in_the_proxy_alone_is_no_gain():
     found = verdict({"proxy": 0.0}, {"proxy": 2.0})
-    assert (found.tone, found.title) == ("neutral", "The trained reward rose")
+    assert (found.tone, found.title) == ("neutral", "The proxy rose")
     assert verdict({"length": 10.0}, {"length": 20.0}).title == "No independent judgement"
 
 
@@ -69,7 +69,7 @@ def test_the_sentences_carry_the_numbers_and_their_intervals():
     before = {"proxy": 0.0, "gold": 0.23, "length": 18.0, "over_refusal": 0.17}
     after = {"proxy": 5.94, "gold": -1.62, "length": 95.0, "over_refusal": 0.02}
     assert verdict(before, after, 0.06).sentences == (
-        "The reward it was trained on rose by 5.94 nats [5.88, 6.00].",
+        "Proxy reward rose by 5.94 nats [5.88, 6.00].",
         "Gold score, which training never saw, fell by 1.85 [-1.91, -1.79].",
         "Its answers grew from 18 to 95 tokens.",
         "Better: Over-refusal 17 % → 2 %.",
@@ -80,7 +80,7 @@ def test_what_lies_within_the_interval_is_not_claimed():
     before = {"proxy": 0.0, "gold": 0.2, "length": 20.0, "over_refusal": 0.10}
     after = {"proxy": 0.05, "gold": 0.15, "length": 20.05, "over_refusal": 0.15}
     assert verdict(before, after, 0.06).sentences == (
-        "The reward it was trained on did not change measurably: 0.05 nats [-0.01, 0.11].",
+        "Proxy reward did not change measurably: 0.05 nats [-0.01, 0.11].",
         "Gold score, which training never saw, did not change measurably: -0.05 [-0.11, 0.01].",
     )
 
