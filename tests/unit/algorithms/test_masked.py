@@ -29,7 +29,9 @@ def close(actual, expected, tolerance=1e-12):
 def test_nan_behind_the_mask_reaches_neither_value_nor_gradient():
     x = torch.tensor([1.0, torch.nan], requires_grad=True)
     mask = torch.tensor([True, False])
-    zero_outside(x, mask).sum().backward()
+    kept = zero_outside(x, mask)
+    assert kept.tolist() == [1.0, 0.0]
+    kept.sum().backward()
     assert x.grad.tolist() == [1.0, 0.0]
     # The control: a product with the mask lets it through.
     assert (x * mask).sum().isnan()
