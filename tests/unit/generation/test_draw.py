@@ -1,0 +1,67 @@
+"""Tokens are drawn from the distribution whose log-probabilities are reported."""
+
+import pytest
+import torch
+
+from tutelage.generation.local import draw
+
+CHI_SQUARE_999 = {3: 16.27, 7: 24.32}
+"""99.9 % quantiles by degrees of freedom."""
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def chi_square(tokens: torch.Tensor, probabilities: torch.Tensor) -> float:
+    expected = probabilities * len(tokens)
+    observed = torch.bincount(tokens, minlength=len(probabilities))
+    possible = expected > 0
+    assert observed[~possible].eq(0).all()
+    return ((observed - expected).square() / expected)[possible].sum().item()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
+def test_frequencies_are_those_of_the_softmax(temperature):
+    logits = torch.tensor([0.0, 1.0, -1.0, 2.0, 0.5, -3.0, 1.5, 0.2])
+    tokens, _ = draw(logits.expand(40_000, 8), temperature, generator())
+    assert chi_square(tokens, (logits / temperature).softmax(0)) < CHI_SQUARE_999[7]
+    # Negative control: another temperature is noticed.
+    assert chi_square(tokens, (logits / temperature / 1.1).softmax(0)) > CHI_SQUARE_999[7]
+
+
+def test_impossible_tokens_are_never_drawn():
+    """At the beginning, in the middle and at the end, where rounding would put them."""
+    never = -torch.inf
+    logits = torch.tensor([never, 0.0, never, never, 1.0, -1.0, 0.5, never])
+    tokens, logprobs = draw(logits.expand(200_000, 8), 1.0, generator())
+    assert chi_square(tokens, logits.softmax(0)) < CHI_SQUARE_999[3]
+    assert logprobs.isfinite().all()
+
+
+def test_every_row_draws_from_its_own_distribution():
+    logits = torch.full((64, 64), -30.0).fill_diagonal_(30.0)
+    tokens, _ = draw(logits, 1.0, generator())
+    assert tokens.tolist() == list(range(64))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_logprob_is_that_of_the_drawn_token_at_the_temperature(temperature):
+    logits = torch.randn(50, 30)
+    tokens, logprobs = draw(logits, temperature, generator())
+    expected = torch.distributions.Categorical(logits=logits / temperature).log_prob(tokens)
+    torch.testing.assert_close(logprobs, expected, rtol=0, atol=2e-6)
+
+
+def test_temperature_zero_takes_the_most_likely_token():
+    logits = torch.randn(50, 30)
+    tokens, logprobs = draw(logits, 0.0, generator())
+    assert tokens.equal(logits.argmax(1))
+    torch.testing.assert_close(logprobs, torch.log_softmax(logits, 1).amax(1))
+
+
+def test_low_precision_logits_are_drawn_in_float32():
+    logits = torch.randn(50, 30).bfloat16()
+    tokens, logprobs = draw(logits, 1.0, generator())
+    assert logprobs.dtype is torch.float32
+    assert tokens.equal(draw(logits.float(), 1.0, generator())[0])
