@@ -88,10 +88,13 @@ class LocalEngine:
         self.version += 1
 
     def generate(self, prompts: Sequence[EncodedPrompt], sampling: Sampling) -> list[Completion]:
-        """Draws completions; see `Engine.generate`."""
-        empty = next((prompt.prompt.id for prompt in prompts if not prompt.tokens), None)
-        if empty is not None:
-            raise GenerationError(f"prompt {empty!r} has no tokens, expected at least one")
+        """Draws completions; see `Engine.generate`.
+
+        Raises:
+            GenerationError: a prompt is empty, or leaves no room for its completion in the
+                model's context; the policy's logits are not finite.
+        """
+        self._require_room(prompts, sampling)
         count = sampling.samples_per_prompt
         rows = [[_Row(prompt) for _ in range(count)] for prompt in prompts]
         # Prompts of like length share a batch, so that little of it is padding.
@@ -105,6 +108,19 @@ class LocalEngine:
         finally:
             self.policy.model.train(training)
         return [self._completion(row) for group in rows for row in group]
+
+    def _require_room(self, prompts: Sequence[EncodedPrompt], sampling: Sampling) -> None:
+        context = getattr(self.policy.model.config, "max_position_embeddings", math.inf)
+        for prompt in prompts:
+            length = len(prompt.tokens)
+            if not length:
+                raise GenerationError(f"prompt {prompt.prompt.id!r} has no tokens, expected one")
+            if length + sampling.max_tokens > context:
+                raise GenerationError(
+                    f"prompt {prompt.prompt.id!r} has {length} tokens and its completion may have "
+                    f"{sampling.max_tokens}, but the model reads {context} at most: set "
+                    f"max_prompt_tokens to {context - sampling.max_tokens} or less"
+                )
 
     def _decode(self, groups: list[list[_Row]], sampling: Sampling) -> None:
         """Fills the rows of one batch, dropping each as it ends."""
@@ -153,11 +169,15 @@ class LocalEngine:
                 "not finite: the policy's weights or its logits have overflowed; lower the "
                 "learning rate"
             )
+        text = str(self.tokenizer.decode(row.tokens, skip_special_tokens=True))
+        if row.prompt.prompt.mode == "chat":
+            # Templates may put a space between the header and the text; it is no content.
+            text = text.removeprefix(" ")
         return Completion(
             prompt_id=row.prompt.prompt.id,
             tokens=tuple(row.tokens),
             logprobs=tuple(row.logprobs),
-            text=str(self.tokenizer.decode(row.tokens, skip_special_tokens=True)),
+            text=text,
             stop=StopReason.STOP_TOKEN if row.stopped else StopReason.LENGTH,
             policy_version=self.version,
             engine=self.name,
