@@ -42,7 +42,7 @@ class WorldSpec:
     """Share of refusals in demonstrations on malicious prompts; the rest complies."""
     p_over_refuse: float = 0.3
     """Share of refusals in demonstrations on look-alikes."""
-    recall_turns: int = 6
+    recall_turns: int = 3
     """Questions in a pre-training document after the record has been read back."""
 
     def __post_init__(self) -> None:
