@@ -227,6 +227,16 @@ def test_prompt_without_tokens_is_refused(small, encoded):
         small.generate(encoded([5], []), Sampling(NO_STOP, 2))
 
 
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_prompt_must_leave_room_for_its_completion(
+    tiny_causal_lm, tiny_tokenizer, encoded, architecture
+):
+    engine = engine_of(Policy(tiny_causal_lm(architecture)), tiny_tokenizer)
+    assert engine.generate(encoded([5] * 120), Sampling(NO_STOP, 8))
+    with pytest.raises(GenerationError, match=r"'p0' has 121 tokens.*max_prompt_tokens to 120"):
+        engine.generate(encoded([5] * 121), Sampling(NO_STOP, 8))
+
+
 def test_broken_weights_are_reported_not_sampled(small, encoded):
     with torch.no_grad():
         small.policy.model.lm_head.weight.fill_(torch.nan)
