@@ -42,11 +42,20 @@ mutants: setup ## plant known bugs one by one and show that a test catches each
 docs: setup ## write docs/configuration.md from the configuration models
 	$(BIN)/tutelage config --reference > docs/configuration.md
 
-sentiment: setup ## run recipes/sentiment.yaml on data of your own
-	$(BIN)/tutelage run recipes/sentiment.yaml $(ARGS)
+sentiment: setup ## run recipes/sentiment.yaml on the files in DATA=folder, or on those named in ARGS
+	$(BIN)/tutelage run recipes/sentiment.yaml $(if $(DATA),--inputs.text \
+		$(DATA)/labelled/sentiment_movie_reviews.jsonl.gz \
+		$(DATA)/text/tinystories_sample.jsonl.gz \
+		$(DATA)/text/children_stories_cc_by.jsonl.gz \
+		--inputs.labelled $(DATA)/labelled/sentiment_rt_polarity.jsonl.gz) $(ARGS)
 
-hh: setup ## run recipes/hh.yaml on data of your own
-	$(BIN)/tutelage run recipes/hh.yaml $(ARGS)
+hh: setup ## run recipes/hh.yaml on the files in DATA=folder, or on those named in ARGS
+	$(BIN)/tutelage run recipes/hh.yaml $(if $(DATA),--inputs.text \
+		$(DATA)/text/openstax_college_success.jsonl.gz \
+		$(DATA)/text/tinystories_sample.jsonl.gz \
+		$(DATA)/text/wikipedia_en_sample.jsonl.gz \
+		--inputs.demonstrations $(DATA)/sft/dolly_15k.jsonl.gz \
+		--inputs.preferences $(DATA)/preference/hh_rlhf.jsonl.gz) $(ARGS)
 
 clean: ## remove .venv and caches; runs are kept
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov build dist
