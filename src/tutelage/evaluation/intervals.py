@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 __all__ = ["Estimate", "bootstrap_difference", "bootstrap_mean"]
 
 _RESAMPLES = 2000
+_VALUES_AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,13 @@ def bootstrap_mean(values: ArrayLike, *, seed: int = 0) -> Estimate:
     x = np.asarray(values, dtype=float)
     if len(x) == 0:
         return Estimate(0.0, 0.0, 0.0, 0)
-    picks = np.random.default_rng(seed).integers(0, len(x), size=(_RESAMPLES, len(x)))
-    low, high = np.quantile(x[picks].mean(1), [0.025, 0.975])
+    random = np.random.default_rng(seed)
+    size = max(1, _VALUES_AT_ONCE // len(x))
+    means = [
+        x[random.integers(0, len(x), (min(size, _RESAMPLES - start), len(x)))].mean(1)
+        for start in range(0, _RESAMPLES, size)
+    ]
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
     return Estimate(float(x.mean()), float(low), float(high), len(x))
 
 

@@ -64,7 +64,8 @@ class RewardModel(nn.Module):
         Args:
             model: with `num_labels=1`.
             tokenizer: the model's own, with a pad token.
-            max_length: tokens of a prompt with its answer; longer ones cannot be scored.
+            max_length: tokens of a prompt with its answer; longer ones cannot be scored. Never
+                more than the model has positions for.
             compute: autocast format.
             scale: normalisation of the scores.
 
@@ -81,7 +82,8 @@ class RewardModel(nn.Module):
             )
         self.model = model
         self.tokenizer = tokenizer
-        self.max_length = max_length
+        positions = getattr(model.config, "max_position_embeddings", max_length)
+        self.max_length = min(max_length, positions, tokenizer.model_max_length)
         self.compute = compute
         self.scale = scale or RewardScale()
 

@@ -215,6 +215,15 @@ def test_text_that_is_too_long_is_not_scored_in_part(build):
     assert scores[0] == pytest.approx(model.score([question("hi")], ["short"])[0], abs=1e-5)
 
 
+@pytest.mark.parametrize("architecture", ["gpt2", "bert"])
+def test_text_longer_than_the_models_positions_is_not_scored(build, architecture):
+    model = build(architecture, max_length=512)
+    assert model.max_length == 128
+    fitting, beyond = model.score([question("hi")] * 2, ["x" * 100, "x" * 200])
+    assert fitting is not None
+    assert beyond is None
+
+
 def test_scale_turns_raw_scores_into_sigmas(build):
     model = build("llama")
     raw = model.score([question("hi")], ["yes"])[0]
