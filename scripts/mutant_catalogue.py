@@ -25,9 +25,10 @@ class Mutant:
     tests: tuple[str, ...]
 
 
-_TRAINERS = ("tests/unit/trainers",)
+_PPO = "tests/unit/trainers/test_ppo.py::"
+_LEARNER = "tests/unit/trainers/test_learner.py::"
 _EXPERIENCE = ("tests/unit/test_experience.py",)
-_REWARDS = ("tests/unit/rewards",)
+_REWARDS = ("tests/unit/rewards/test_reward.py",)
 _CONFIG = ("tests/unit/config/test_ppo.py",)
 
 MUTANTS = (
@@ -186,7 +187,7 @@ MUTANTS = (
         "        )",
         "The reward is shaped with k3, whose gradient leads to another policy than "
         "π_ref exp(r / β).",
-        _TRAINERS,
+        (_PPO + "test_reward_is_the_penalty_on_every_token_and_the_score_on_the_last",),
     ),
     Mutant(
         "k3-allowed",
@@ -202,7 +203,7 @@ MUTANTS = (
         "divergence = full_kl(logits, other_logits).sum()",
         "divergence = full_kl(logits.detach(), other_logits).sum()",
         "The KL term of the loss has a value but no gradient.",
-        _TRAINERS,
+        (_PPO + "test_the_reference_holds_the_policy_through_the_loss",),
     ),
     Mutant(
         "kl-against-itself",
@@ -210,7 +211,7 @@ MUTANTS = (
         '"ref_logprobs": reference.logprobs(rows),',
         '"ref_logprobs": policy.logprobs(rows),',
         "The penalty compares the policy with itself; beta changes nothing.",
-        _TRAINERS,
+        (_PPO + "test_the_reference_holds_the_policy_through_the_reward",),
     ),
     Mutant(
         "kl-controller-sign",
@@ -226,7 +227,7 @@ MUTANTS = (
         'kl_coefficient.update(metrics["kl/sequence"], len(experience))',
         'kl_coefficient.update(metrics["kl/token"], len(experience))',
         "The controller is fed the KL per token, while its target is per sequence.",
-        _TRAINERS,
+        (_PPO + "test_controller_is_told_the_divergence_per_sequence",),
     ),
     Mutant(
         "gae-sees-masked-tokens",
@@ -282,7 +283,7 @@ MUTANTS = (
         "output = loss(part, denominator)",
         "output = loss(part, part.denominator)",
         "Each micro-batch is divided by its own tokens; gradients depend on how rows are cut up.",
-        _TRAINERS,
+        (_LEARNER + "test_gradients_do_not_depend_on_how_rows_are_cut_up",),
     ),
     Mutant(
         "boundary-skipped",
@@ -292,7 +293,7 @@ MUTANTS = (
         "                metrics |= self._step(metrics, train)\n",
         "A minibatch whose last micro-batch is empty takes no step, and its gradients leak into "
         "the next.",
-        _TRAINERS,
+        (_LEARNER + "test_empty_micro_batch_does_not_skip_the_step",),
     ),
     Mutant(
         "clip-optimistic",
@@ -333,7 +334,31 @@ MUTANTS = (
         "        advantages = masked_whiten(advantages, mask)\n"
         "        returns = advantages + values\n",
         "The critic learns whitened targets instead of returns.",
-        _TRAINERS,
+        (_PPO + "test_advantages_are_whitened_over_the_round_and_returns_are_not",),
+    ),
+    Mutant(
+        "warm-up-trains-the-policy",
+        "src/tutelage/trainers/ppo.py",
+        'train=["value"] if warming_up else None,',
+        "train=None,",
+        "The policy follows a critic that knows nothing yet.",
+        (_PPO + "test_critic_warms_up_while_the_policy_stays_bit_for_bit",),
+    ),
+    Mutant(
+        "ratio-not-checked",
+        "src/tutelage/trainers/rollout.py",
+        "if math.isfinite(low) and max(1.0 - low, high - 1.0) > tolerance:",
+        "if math.isfinite(low) and max(1.0 - low, high - 1.0) > 1e9:",
+        "A ratio that is not 1 before the first update goes unnoticed.",
+        ("tests/unit/trainers/test_agreement.py::test_dropout_left_on_is_noticed",),
+    ),
+    Mutant(
+        "adam-epsilon",
+        "src/tutelage/config/training.py",
+        "epsilon: PositiveFloat = 1e-5",
+        "epsilon: PositiveFloat = 1e-8",
+        "AdamW's default epsilon makes the first updates of PPO aggressive.",
+        (_LEARNER + "test_default_epsilon_is_that_of_the_ppo_literature",),
     ),
     Mutant(
         "preference-reversed",
