@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -210,8 +211,9 @@ def _octile_means(ordered: Sequence[tuple[float, float]]) -> list[tuple[float, f
 
 def _running_mean(y: Sequence[float]) -> list[float]:
     half = max(1, len(y) // 40)
-    windows = [y[max(0, i - half) : i + half + 1] for i in range(len(y))]
-    return [sum(window) / len(window) for window in windows]
+    sums = list(accumulate(y, initial=0.0))
+    ends = [(max(0, i - half), min(len(y), i + half + 1)) for i in range(len(y))]
+    return [(sums[end] - sums[start]) / (end - start) for start, end in ends]
 
 
 def _block_means(
