@@ -100,6 +100,8 @@ class PretrainStage(_Stage):
     kind: Literal["pretrain"] = "pretrain"
     data: tuple[Reference, ...]
     """Documents: recall documents of a world, or files of the `text` schema."""
+    tokenizer_data: tuple[Reference, ...] = ()
+    """Demonstrations whose words the tokenizer should know too."""
     model: ModelShape = ModelShape()
     steps: PositiveInt = 500
     """Optimiser steps at most."""
@@ -119,8 +121,9 @@ class PretrainStage(_Stage):
     precision: PrecisionConfig = PrecisionConfig()
 
     def references(self) -> Iterator[str]:
-        """The documents."""
+        """The documents and the demonstrations."""
         yield from self.data
+        yield from self.tokenizer_data
 
 
 class SFTStage(_Stage):

@@ -4,7 +4,9 @@
 
 Bradley & Terry 1952 with soft labels (Lee et al. 2023, arXiv:2309.00267); the second term fixes
 the additive constant that comparisons leave free (Eisenstein et al. 2023, arXiv:2312.09244).
-Both answers of a pair go through the model in one forward pass.
+All pairs of one prompt share a minibatch, and each answer goes through the model once, in how many
+pairs it may stand: K answers give K (K - 1) / 2 pairs for K forward passes, and none is overfitted
+(Ouyang et al. 2022, arXiv:2203.02155, section 3.5).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +21,15 @@ from tutelage.models import RewardModel
 from tutelage.records import Preference
 from tutelage.trainers.learner import Learner
 
-__all__ = ["EncodedPair", "PairBatch", "RewardStep", "encode_pairs", "margins", "train_reward"]
+__all__ = [
+    "EncodedPair",
+    "PairBatch",
+    "RewardStep",
+    "by_prompt",
+    "encode_pairs",
+    "margins",
+    "train_reward",
+]
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,7 @@ class EncodedPair:
     a: tuple[int, ...]
     b: tuple[int, ...]
     p_a: float
+    prompt_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,14 +87,36 @@ def encode_pairs(
         if a is None or b is None:
             too_long += 1
         else:
-            pairs.append(EncodedPair(a, b, preference.p_a))
+            pairs.append(EncodedPair(a, b, preference.p_a, comparison.prompt.id))
     return pairs, too_long
 
 
+def by_prompt(
+    pairs: Sequence[EncodedPair], size: int, steps: int, generator: torch.Generator
+) -> Iterator[list[EncodedPair]]:
+    """`steps` minibatches of at least `size` pairs, the pairs of a prompt always together."""
+    groups: dict[str, list[EncodedPair]] = {}
+    for pair in pairs:
+        groups.setdefault(pair.prompt_id, []).append(pair)
+    order = list(groups.values())
+    waiting: list[int] = []
+    for _ in range(steps):
+        batch: list[EncodedPair] = []
+        while len(batch) < min(size, len(pairs)):
+            if not waiting:
+                waiting = torch.randperm(len(order), generator=generator).tolist()
+            batch += order[waiting.pop()]
+        yield batch
+
+
 def _scores(model: RewardModel, pairs: Sequence[EncodedPair]) -> tuple[Tensor, Tensor]:
-    tokens, mask = model.pad([pair.a for pair in pairs] + [pair.b for pair in pairs])
+    """Scores of the first and of the second answers; an answer in several pairs is read once."""
+    rows = {row: i for i, row in enumerate(dict.fromkeys(x for p in pairs for x in (p.a, p.b)))}
+    tokens, mask = model.pad(list(rows))
     scores = model(tokens, mask)
-    return scores[: len(pairs)], scores[len(pairs) :]
+    first = torch.tensor([rows[pair.a] for pair in pairs], device=scores.device)
+    second = torch.tensor([rows[pair.b] for pair in pairs], device=scores.device)
+    return scores[first], scores[second]
 
 
 def train_reward(

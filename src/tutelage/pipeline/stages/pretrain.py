@@ -5,7 +5,7 @@ from the conversation is learned within a million tokens that way, and hardly at
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from tutelage.config import BatchConfig, PretrainStage
 from tutelage.data.chat import encode_text
 from tutelage.data.jsonl import read_jsonl
-from tutelage.data.loaders import load_texts
+from tutelage.data.loaders import load_demonstrations, load_texts
 from tutelage.data.tokenizer import train_tokenizer
 from tutelage.errors import DataError
 from tutelage.models import Policy, new_llama, save_model
@@ -112,19 +112,27 @@ def _corpus(
 ) -> tuple[PreTrainedTokenizerBase, list[WeightedSequence]]:
     rows = [row for path in paths[:1] for _, row in islice(read_jsonl(path), 1)]
     if rows and "facts" in rows[0]:
-        return _recall_corpus(config, paths)
+        return _recall_corpus(config, context, paths)
     return _text_corpus(config, context, paths)
 
 
 def _recall_corpus(
-    config: PretrainStage, paths: Sequence[Path]
+    config: PretrainStage, context: StageContext, paths: Sequence[Path]
 ) -> tuple[PreTrainedTokenizerBase, list[WeightedSequence]]:
     """Conversations whose facts are marked."""
     documents = [row for path in paths for _, row in read_jsonl(path)]
-    texts = (
-        f" {message['content']}"
-        for document in documents[:_TOKENIZER_DOCUMENTS]
-        for message in document["messages"]
+    demonstrations = [
+        demonstration
+        for path in context.resolve_all(config.tokenizer_data, "sft.jsonl")
+        for demonstration in load_demonstrations(path, _TOKENIZER_DOCUMENTS)
+    ]
+    texts = chain(
+        (
+            f" {message['content']}"
+            for document in documents[:_TOKENIZER_DOCUMENTS]
+            for message in document["messages"]
+        ),
+        (f" {message.content}" for row in demonstrations for message in row.messages),
     )
     tokenizer = train_tokenizer(
         texts, config.model.vocabulary, whole_numbers=True, role_tokens=True

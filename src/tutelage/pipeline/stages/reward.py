@@ -19,8 +19,8 @@ from tutelage.models import RewardModel
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.common import Speed, compute_dtype, device, generator
 from tutelage.records import Preference, Prompt
-from tutelage.trainers.learner import Learner, Optimizer, shuffled
-from tutelage.trainers.reward import EncodedPair, encode_pairs, margins, train_reward
+from tutelage.trainers.learner import Learner, Optimizer
+from tutelage.trainers.reward import EncodedPair, by_prompt, encode_pairs, margins, train_reward
 
 __all__ = ["run"]
 
@@ -115,7 +115,7 @@ def _train_phase(
     learner = Learner(
         {"reward_model": Optimizer(model, phase.optimizer, steps)}, config.batch, source
     )
-    batches = shuffled(pairs, config.batch.minibatch, steps, source)
+    batches = by_prompt(pairs, config.batch.minibatch, steps, source)
     speed = Speed()
     for step in train_reward(
         model, learner, batches, smoothing=config.smoothing, centring=config.centring
