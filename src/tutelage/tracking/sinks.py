@@ -8,6 +8,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -104,6 +105,8 @@ class TensorBoardSink:
             MissingExtraError: TensorBoard is not installed.
         """
         try:
+            # Asked first: torch takes seconds to say that it is missing.
+            import_module("tensorboard")
             from torch.utils.tensorboard.writer import SummaryWriter
         except ImportError as error:
             raise MissingExtraError("tensorboard", "track") from error
