@@ -117,12 +117,14 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     """Imports a public name from its home when it is first asked for."""
     if name == "__version__":
-        return metadata.version("tutelage")
-    for home, names in _HOMES.items():
-        if name in names:
-            value = globals()[name] = getattr(import_module(home), name)
-            return value
-    raise AttributeError(f"module 'tutelage' has no attribute {name!r}")
+        value: Any = metadata.version("tutelage")
+    else:
+        home = next((home for home, names in _HOMES.items() if name in names), None)
+        if home is None:
+            raise AttributeError(f"module 'tutelage' has no attribute {name!r}")
+        value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,10 @@
 """The configuration reference, `docs/configuration.md`, written from the models."""
 
 from collections.abc import Iterator
+from inspect import cleandoc
 from typing import Any
+
+from pydantic.fields import FieldInfo
 
 from tutelage.config.base import Section
 from tutelage.config.recipe import Recipe
@@ -42,27 +45,34 @@ hub.
 def configuration_reference() -> str:
     """The whole page as Markdown."""
     kinds = stage_kinds()
-    parts = [_INTRODUCTION, *_section("Recipe", Recipe, 2), "\n## Stages\n"]
+    parts = [_INTRODUCTION, *_section("Recipe", Recipe, 2), "## Stages", ""]
     for kind, section in kinds.items():
         parts += _section(kind, section, 3)
-    parts.append("\n## Sections\n")
+    parts += ["## Sections", ""]
     for section in _nested(kinds.values()):
         parts += _section(section.__name__, section, 3)
-    return "\n".join(parts) + "\n"
+    return "\n".join(parts)
 
 
 def _section(title: str, section: type[Section], level: int) -> list[str]:
-    lines = [f"\n{'#' * level} {title}\n", (section.__doc__ or "").strip(), ""]
+    lines = [f"{'#' * level} {title}", "", cleandoc(section.__doc__ or ""), ""]
     lines += ["| Key | Allowed | Default | Meaning |", "| --- | --- | --- | --- |"]
-    for name, field in section.model_fields.items():
-        shape = field_shape(field)
-        if name == "kind":
-            lines.append(f"| `kind` | `{field.default}` | | Chooses this section. |")
-            continue
-        default = "*required*" if field.is_required() else _default(shape, field_default(field))
-        cells = [f"`{name}`", _allowed(shape), default, field_help(field)]
+    fields = section.model_fields
+    for name in sorted(fields, key=lambda name: name != "kind"):
+        cells = [f"`{name}`", *_cells(name, fields[name])]
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
-    return lines
+    return [*lines, ""]
+
+
+def _cells(name: str, field: FieldInfo) -> tuple[str, str, str]:
+    shape = field_shape(field)
+    if name == "kind":
+        return f"`{field.default}`", "", "Chooses this section."
+    default = "*required*" if field.is_required() else _default(field_default(field))
+    meaning = field_help(field)
+    if not meaning and shape.section is not None:
+        meaning = cleandoc(shape.section.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+    return _allowed(shape), default, meaning
 
 
 def _allowed(shape: Shape) -> str:
@@ -77,7 +87,7 @@ def _allowed(shape: Shape) -> str:
     return shape.describe()
 
 
-def _default(shape: Shape, value: Any) -> str:
+def _default(value: Any) -> str:
     if not isinstance(value, Section):
         return f"`{_yaml(value)}`"
     plain = {name: field_default(field) for name, field in type(value).model_fields.items()}

@@ -267,4 +267,4 @@ def _bounds(metadata: tuple[Any, ...]) -> str:
 
 def _pattern(metadata: tuple[Any, ...]) -> str:
     patterns = [m.pattern for m in metadata if isinstance(m, StringConstraints) and m.pattern]
-    return f" that matches {patterns[0]}" if patterns else ""
+    return f" that matches `{patterns[0]}`" if patterns else ""

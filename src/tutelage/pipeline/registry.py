@@ -6,6 +6,8 @@ Names, not functions: the process that supervises a run imports neither torch no
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tutelage.config.schema import stage_kinds
+
 __all__ = ["STAGES", "Registry"]
 
 
@@ -20,22 +22,7 @@ class Registry:
 
 
 STAGES = Registry(
-    modules={
-        kind: f"tutelage.pipeline.stages.{kind}"
-        for kind in (
-            "helpdesk",
-            "pretrain",
-            "sft",
-            "sample",
-            "label",
-            "split",
-            "pairs",
-            "openings",
-            "reward",
-            "train",
-            "evaluate",
-        )
-    },
+    modules={kind: f"tutelage.pipeline.stages.{kind}" for kind in stage_kinds()},
     preload=(
         "torch",
         "transformers.models.llama.modeling_llama",

@@ -148,10 +148,10 @@ def _references(recipe: Recipe, run_folder: Path) -> References:
         for name, value in recipe.inputs.items()
     }
     references = References({name: stage_path(run_folder, name) for name in recipe.stages}, inputs)
-    for stage in recipe.stages.values():
-        for reference in stage.references():
-            if references.stage_folder(reference) is None:
-                references.outside(reference)
+    read = [reference for stage in recipe.stages.values() for reference in stage.references()]
+    for reference in [*(f"inputs/{name}" for name in inputs), *read]:
+        if references.stage_folder(reference) is None:
+            references.outside(reference)
     return references
 
 
