@@ -15,13 +15,16 @@ __all__ = ["PromptIndex"]
 _PLAIN = ("text", "sent_more", "sent_less")
 """Fields of rows without a conversation whose whole text is the prompt."""
 
+_LINE_BITS = 40
+"""File and line share one integer, a third of the size of a pair."""
+
 
 class PromptIndex:
     """Where each prompt of some files stands; 8-byte hashes keep a million prompts small."""
 
     def __init__(self) -> None:
         self._files: list[str] = []
-        self._places: dict[int, tuple[int, int]] = {}
+        self._places: dict[int, int] = {}
 
     def __len__(self) -> int:
         """Number of different prompts."""
@@ -32,15 +35,17 @@ class PromptIndex:
         if not self._files or self._files[-1] != file:
             self._files.append(file)
         keys = list(_keys(row))
-        for key in keys if "prompt" not in row and "messages" not in row else keys[-1:]:
-            self._places.setdefault(key, (len(self._files) - 1, line))
+        # Of a conversation, what it asks as a whole: its first turns alone are no prompt of it.
+        asked = keys[-1:] if "prompt" in row or "messages" in row else keys
+        for key in asked:
+            self._places.setdefault(key, (len(self._files) - 1) << _LINE_BITS | line)
 
     def find(self, row: Mapping[str, Any]) -> tuple[str, int] | None:
         """File and line of a remembered prompt that the row also asks, in any of its turns."""
         for key in _keys(row):
             if key in self._places:
-                number, line = self._places[key]
-                return self._files[number], line
+                place = self._places[key]
+                return self._files[place >> _LINE_BITS], place & (1 << _LINE_BITS) - 1
         return None
 
 
