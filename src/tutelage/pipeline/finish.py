@@ -13,7 +13,16 @@ from tutelage.tracking.reader import RunRecord, read_run
 from tutelage.tracking.summary import write_summary
 from tutelage.tracking.table import evaluation_table
 
-__all__ = ["busy_seconds", "finish_run", "show_report", "write_recipe"]
+__all__ = ["busy_seconds", "finish_run", "open_console", "show_report", "write_recipe"]
+
+_WIDTH = 120
+"""Columns where the output is no terminal."""
+
+
+def open_console(*, quiet: bool = False) -> Console:
+    """Standard output; wide enough for the table where it is no terminal."""
+    console = Console(quiet=quiet)
+    return console if console.is_terminal else Console(quiet=quiet, width=_WIDTH)
 
 
 def write_recipe(recipe: Recipe, run_folder: Path) -> None:

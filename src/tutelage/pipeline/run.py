@@ -12,13 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from tutelage.config import Recipe, Stage
 from tutelage.errors import ConfigError
 from tutelage.pipeline.executor import Executor, Job, Workplace, difference
 from tutelage.pipeline.fingerprint import describe_stage, stage_seed
-from tutelage.pipeline.finish import finish_run, write_recipe
+from tutelage.pipeline.finish import finish_run, open_console, write_recipe
 from tutelage.pipeline.graph import (
     available_cores,
     check_stage_names,
@@ -83,7 +81,7 @@ def run_recipe(
     check_stage_names(recipe, only or (), "--only")
     check_stage_names(recipe, force, "--force")
     references = _references(recipe, run_folder)
-    console = Console(quiet=not display)
+    console = open_console(quiet=not display)
     place = Workplace(
         run_folder, run_folder / "logs", run_folder / "errors", references, console, registry
     )
@@ -120,7 +118,7 @@ def run_stage(
         TutelageError: as `run_recipe`.
     """
     seed, references = stage_seed(stage, stage.kind, 0), References()
-    console = Console(quiet=not display)
+    console = open_console(quiet=not display)
     if _is_finished(stage, seed, output):
         console.print(f"{output} is finished already", highlight=False, soft_wrap=True)
         return output

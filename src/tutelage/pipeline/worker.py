@@ -10,6 +10,7 @@ of a second. It never imports the gold score, and neither may the child, unless 
 import errno
 import faulthandler
 import importlib
+import importlib.util
 import multiprocessing
 import os
 import random
@@ -81,7 +82,7 @@ def start_server(preload: Sequence[str]) -> ForkServerContext:
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*preload, __name__])
-    with _ignoring_interrupts(), _without_main():
+    with _ignoring_interrupts(), _without_main(), _same_hashes():
         forkserver.ensure_running()
     return context
 
@@ -116,7 +117,7 @@ def _run_stage(task: Task, sender: Connection) -> dict[str, float]:
     _seed_everything(task.seed)
     progress = Progress(task.name, sender.send)
     progress.start()
-    with MetricWriter.open(task.folder) as metrics:
+    with MetricWriter.open(task.folder, tensorboard=_has_tensorboard()) as metrics:
         context = StageContext(
             name=task.name,
             folder=task.folder,
@@ -144,6 +145,10 @@ def _unexpected(task: Task, error: Exception) -> Failed:
     except OSError as failure:
         place = f"the traceback could not be written: {failure.strerror}"
     return Failed("TutelageError", f"unexpected {summary}; {place}", text)
+
+
+def _has_tensorboard() -> bool:
+    return importlib.util.find_spec("tensorboard") is not None
 
 
 def _prepare_process(task: Task) -> None:
@@ -197,6 +202,20 @@ def _ignoring_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _same_hashes() -> Iterator[None]:
+    # The order of a set of strings would otherwise differ from run to run.
+    before = os.environ.get("PYTHONHASHSEED")
+    os.environ["PYTHONHASHSEED"] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONHASHSEED"]
+        else:
+            os.environ["PYTHONHASHSEED"] = before
 
 
 @contextmanager

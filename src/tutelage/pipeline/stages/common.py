@@ -1,7 +1,7 @@
 """What several stages need: seeded generators, encoded prompts, samplers, progress."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,9 +11,10 @@ from tutelage.config import PrecisionConfig, SamplingConfig
 from tutelage.data.chat import encode_prompts, ensure_chat_template, stop_token_ids
 from tutelage.errors import ModelError
 from tutelage.generation import Sampling
-from tutelage.models import Policy, load_causal_lm, load_tokenizer
+from tutelage.models import Policy, load_causal_lm, load_tokenizer, save_model
 from tutelage.pipeline.context import StageContext
 from tutelage.records import EncodedPrompt, Prompt
+from tutelage.tracking.card import ModelCard, write_model_card
 
 __all__ = [
     "Speed",
@@ -23,6 +24,7 @@ __all__ = [
     "generator",
     "load_policy",
     "sampling_of",
+    "save_policy",
 ]
 
 
@@ -55,6 +57,19 @@ def load_policy(
         raise ModelError(f"the tokenizer in {path} has neither a pad nor an eos token: set one")
     model.to(device())  # type: ignore[arg-type]
     return Policy(model, temperature=temperature, compute=compute), tokenizer
+
+
+def save_policy(
+    context: StageContext,
+    policy: Policy,
+    tokenizer: PreTrainedTokenizerBase,
+    description: str,
+    training: Mapping[str, str],
+) -> None:
+    """Writes the model with its card to the stage's `model` folder."""
+    folder = context.folder / "model"
+    save_model(policy.model, tokenizer, folder)
+    write_model_card(folder, ModelCard(context.name, description, training=training))
 
 
 def encode(

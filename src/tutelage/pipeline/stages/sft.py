@@ -8,9 +8,14 @@ from transformers import PreTrainedTokenizerBase
 from tutelage.config import SFTStage
 from tutelage.data.chat import IGNORED, encode_demonstrations
 from tutelage.data.loaders import load_demonstrations
-from tutelage.models import save_model
 from tutelage.pipeline.context import StageContext
-from tutelage.pipeline.stages.common import Speed, compute_dtype, generator, load_policy
+from tutelage.pipeline.stages.common import (
+    Speed,
+    compute_dtype,
+    generator,
+    load_policy,
+    save_policy,
+)
 from tutelage.records import Demonstration
 from tutelage.trainers.learner import Learner, Optimizer, shuffled
 from tutelage.trainers.sft import WeightedSequence, perplexity, sft
@@ -50,7 +55,13 @@ def run(config: SFTStage, context: StageContext) -> dict[str, float]:
         context.metrics.log(step.index, metrics)
         context.progress.step(step.index + 1, steps, metrics)
     after, accuracy = perplexity(policy, held_out, pad=pad)
-    save_model(policy.model, tokenizer, context.folder / "model")
+    save_policy(
+        context,
+        policy,
+        tokenizer,
+        "A language model fine-tuned on demonstrations.",
+        {"SFT": f"{steps} steps on {len(training)} demonstrations from {config.model}"},
+    )
     return {
         "demonstrations": float(len(training)),
         "held_out_loss_before": before,

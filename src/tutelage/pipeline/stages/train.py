@@ -18,7 +18,7 @@ from tutelage.data.jsonl import write_jsonl
 from tutelage.data.loaders import load_prompts
 from tutelage.errors import ConfigError
 from tutelage.generation import LocalEngine, Sampling
-from tutelage.models import Critic, Policy, RewardModel, RewardScale, save_model
+from tutelage.models import Critic, Policy, RewardModel, RewardScale
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.common import (
     Speed,
@@ -27,6 +27,7 @@ from tutelage.pipeline.stages.common import (
     generator,
     load_policy,
     sampling_of,
+    save_policy,
 )
 from tutelage.records import EncodedPrompt
 from tutelage.rewards import LengthPenalty, ModelReward, Reward, Sum, load_function
@@ -73,7 +74,16 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
         settings,
     )
     last = _consume(rounds, config, context, probe)
-    save_model(policy.model, tokenizer, context.folder / "model")
+    save_policy(
+        context,
+        policy,
+        tokenizer,
+        f"A language model trained by {config.algorithm.upper()} against a reward.",
+        {
+            config.algorithm.upper(): f"{settings.steps} rounds of {settings.rows_per_step} "
+            f"completions from {config.model}, KL coefficient {settings.kl.coefficient:g}"
+        },
+    )
     critic.save(context.folder / "critic")
     return last
 
@@ -89,7 +99,7 @@ def _consume(
         if probe is not None:
             probe.take(0)
         for step in rounds:
-            metrics = dict(step.metrics)
+            metrics = {"train/loss" if k == "loss" else k: v for k, v in step.metrics.items()}
             tokens = int(step.experience.response_mask.sum())
             metrics["throughput/tokens_per_second"] = speed.read(tokens)
             context.metrics.log(step.index, metrics)
