@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from tutelage.cli.run import Overrides, read_recipe
 from tutelage.config.document import to_yaml
 from tutelage.config.reference import configuration_reference
 from tutelage.errors import ConfigError
+from tutelage.pipeline.finish import open_console, show_report
 
 __all__ = ["config", "report", "validate"]
 
@@ -27,9 +27,7 @@ def report(run: Path) -> None:
     run
         The run folder.
     """
-    from tutelage.pipeline.finish import show_report
-
-    show_report(run, Console())
+    show_report(run, open_console())
 
 
 def validate(

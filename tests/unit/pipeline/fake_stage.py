@@ -9,6 +9,7 @@ org/<other>          fails, see `_FAILURES`
 
 import errno
 import os
+import random
 import signal
 import sys
 import time
@@ -40,7 +41,13 @@ def run(config, context):
         return {"calls_before": gold.calls()}
     elif action in _FAILURES:
         _FAILURES[action](context)
-    return {"sft/loss": 0.25, "threads": context.threads, "seed": context.seed}
+    return {
+        "sft/loss": 0.25,
+        "threads": context.threads,
+        "seed": context.seed,
+        "hash": hash("text") % 1000,
+        "random": random.random(),
+    }
 
 
 def _mark(context):

@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,12 +38,8 @@ def test_finished_stage_is_described_by_its_manifest(run, recipe):
     manifest = load_manifest(result.stage("a"))
     assert manifest.kind == "sft"
     assert manifest.config["epochs"] == 2.0
-    assert manifest.metrics == {
-        "sft/loss": 0.25,
-        "threads": 2.0,
-        "seed": manifest.seed,
-        "gold_calls": 0.0,
-    }
+    assert manifest.metrics["sft/loss"] == 0.25
+    assert manifest.metrics["gold_calls"] == 0.0
     assert set(manifest.files) == {"out.txt", "metrics.jsonl"}
 
 
@@ -132,6 +130,18 @@ def test_seeds_differ_between_stages_and_repeat_between_runs(run, recipe, tmp_pa
     seeds = [[load_manifest(r.stage(name)).seed for name in "ab"] for r in (first, other)]
     assert seeds[0] == seeds[1]
     assert seeds[0][0] != seeds[0][1]
+
+
+def test_children_draw_the_same_numbers_and_hashes_in_every_run(run, recipe):
+    metrics = load_manifest(run(recipe(a={"seed": 5})).stage("a")).metrics
+    program = "import random; random.seed(5); print(hash('text') % 1000, random.random())"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert [metrics["hash"], metrics["random"]] == list(map(float, done.stdout.split()))
 
 
 def test_errors_of_a_stage_keep_their_class_and_exit_code(run, recipe):
