@@ -15,6 +15,8 @@ __all__ = ["LengthRelation", "RewardQuality", "length_relation", "quality"]
 
 _BINS = 10
 _SCATTER_POINTS = 400
+_ENOUGH = 30
+"""Answers beyond the threshold below which no slope is fitted to them."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class LengthRelation:
     std: float
     correlation: float
     slope: float
-    """Sigmas per token beyond the threshold."""
+    """Sigmas per token."""
     threshold: float
     """Tokens: 90 % quantile of the lengths."""
     floor: float
@@ -54,7 +56,7 @@ class RewardQuality:
 
     @property
     def length_slope(self) -> float:
-        """Sigmas per token beyond the threshold; 0 when not measured."""
+        """Sigmas per token; 0 when not measured."""
         return self.lengths.slope if self.lengths else 0.0
 
     def describe_lengths(self, relation: LengthRelation) -> None:
@@ -139,20 +141,20 @@ def _reliability(
 
 
 def length_relation(scores: Sequence[float], lengths: Sequence[int]) -> LengthRelation:
-    """Mean, spread and length slope of raw scores; the slope by least squares beyond T0.
+    """Mean, spread and length slope of raw scores.
 
-    T0 is the 90 % quantile of the lengths. With fewer than 30 answers beyond it the slope is
-    taken over the longer half, which has enough of them.
+    The slope is fitted by least squares over all answers and over those longer than T0, the
+    90 % quantile of the lengths; the larger one counts, since a penalty below what the model pays
+    for a token only delays the growth.
     """
     raw, tokens = np.asarray(scores, dtype=float), np.asarray(lengths, dtype=float)
     mean, std = float(raw.mean()), float(raw.std()) or 1.0
     sigma = (raw - mean) / std
     threshold = float(np.quantile(tokens, 0.9))
     beyond = tokens > threshold
-    if beyond.sum() < 30 or np.ptp(tokens[beyond]) == 0:
-        beyond = tokens >= np.median(tokens)
-    varies = len(tokens) > 1 and np.ptp(tokens[beyond]) > 0
-    slope = float(np.polyfit(tokens[beyond], sigma[beyond], 1)[0]) if varies else 0.0
+    slopes = [_slope(tokens, sigma)]
+    if beyond.sum() >= _ENOUGH:
+        slopes.append(_slope(tokens[beyond], sigma[beyond]))
     spread = np.ptp(tokens) > 0 and np.ptp(raw) > 0
     correlation = float(np.corrcoef(tokens, sigma)[0, 1]) if spread else 0.0
     shown = random.Random(0).sample(range(len(raw)), min(_SCATTER_POINTS, len(raw)))
@@ -160,8 +162,13 @@ def length_relation(scores: Sequence[float], lengths: Sequence[int]) -> LengthRe
         mean=mean,
         std=std,
         correlation=correlation,
-        slope=slope,
+        slope=max(slopes),
         threshold=threshold,
         floor=float(sigma.min()),
         points=tuple((int(tokens[i]), round(float(sigma[i]), 4)) for i in shown),
     )
+
+
+def _slope(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """Least-squares slope; 0 where x does not vary."""
+    return float(np.polyfit(x, y, 1)[0]) if len(x) > 1 and np.ptp(x) > 0 else 0.0

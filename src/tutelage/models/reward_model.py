@@ -40,7 +40,7 @@ class RewardScale:
     mean: float = 0.0
     std: float = 1.0
     length_slope: float = 0.0
-    """Sigmas that the model pays for one more token beyond the threshold."""
+    """Sigmas that the model pays for one more token."""
     length_threshold: float = 0.0
     """Tokens: the 90 % quantile of the calibration answers' lengths."""
     floor: float = 0.0

@@ -86,11 +86,13 @@ def test_slope_of_exact_scores_is_exact():
 
 
 def test_few_long_answers_are_not_trusted_with_the_slope():
-    """Twelve answers lie beyond the quantile; the longer half decides, whose slope is 0."""
-    lengths = [10] * 54 + [20, 30] * 27 + [100 + i for i in range(12)]
-    scores = [0.0] * 108 + [0.0] * 12
-    scores[0] = 1.0
-    assert length_relation(scores, lengths).slope == pytest.approx(0, abs=1e-9)
+    """Twelve answers lie beyond the quantile and rise steeply; all answers together decide."""
+    lengths = [20] * 60 + [30] * 48 + [100 + i for i in range(12)]
+    scores = [0.0] * 108 + [float(i) for i in range(12)]
+    sigma = np.asarray(scores) / np.std(scores)
+    overall = np.cov(lengths, sigma)[0, 1] / np.var(lengths, ddof=1)
+    assert length_relation(scores, lengths).slope == pytest.approx(overall, rel=1e-9)
+    assert overall < 0.2 * 1 / np.std(scores)
 
 
 def test_one_length_or_one_score_pays_nothing():
