@@ -48,7 +48,7 @@ class Policy:
         Some architectures scale or cap them; those take the full forward pass. Both sides are
         computed in float32, so that the answer does not depend on the autocast format.
         """
-        tokens = torch.arange(4, device=self.model.device).reshape(2, 2)
+        tokens = torch.tensor([[0, 1], [1, 0]], device=self.model.device)
         mask = torch.ones_like(tokens, dtype=torch.bool)
         head = self.model.get_output_embeddings()
         if head is None:

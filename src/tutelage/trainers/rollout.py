@@ -15,6 +15,7 @@ from tutelage.algorithms import (
     kl_estimate,
     masked_mean,
     masked_variance,
+    zero_outside,
 )
 from tutelage.errors import TrainingError
 from tutelage.experience import Experience
@@ -100,7 +101,7 @@ def reward_metrics(
         "reward/failed": 1.0 - len(usable) / max(1, len(scores)),
     }
     rows = experience.response_mask.any(1)
-    sequence_kl = (kl * experience.response_mask).sum(1)
+    sequence_kl = zero_outside(kl, experience.response_mask).sum(1)
     total = (experience.scores - beta * sequence_kl)[rows]
     metrics["reward/total"] = float(total.mean()) if len(total) else 0.0
     for part in dict.fromkeys(name for score in usable for name in score.parts):
@@ -120,7 +121,9 @@ def rollout_metrics(experience: Experience, kl: Tensor) -> dict[str, float]:
     lengths = experience.response_lengths[rows].float()
     truncated = experience.truncated[rows].float()
     measured = {
-        "kl/sequence": (kl * mask).sum(1)[rows].mean() if rows.any() else torch.zeros(()),
+        "kl/sequence": zero_outside(kl, mask).sum(1)[rows].mean()
+        if rows.any()
+        else torch.zeros(()),
         "kl/token": masked_mean(kl, mask),
         "kl/k3": masked_mean(k3, mask),
         "response/length": lengths.mean() if len(lengths) else torch.zeros(()),

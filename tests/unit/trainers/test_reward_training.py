@@ -132,7 +132,9 @@ def test_pairs_that_do_not_fit_are_left_out_whole_and_counted(build):
         model, [preference("yes", "no"), preference("x" * 40, "no"), preference("a", "y" * 40)]
     )
     assert too_long == 2
-    assert pairs == [EncodedPair(model.encode(prompt, "yes"), model.encode(prompt, "no"), 0.8, prompt.id)]
+    assert pairs == [
+        EncodedPair(model.encode(prompt, "yes"), model.encode(prompt, "no"), 0.8, prompt.id)
+    ]
 
 
 def test_pairs_are_measured_by_their_longer_answer():
