@@ -60,19 +60,27 @@ def test_nothing_to_measure_on_is_an_error():
         quality([], [])
 
 
-def test_planted_slope_is_found():
-    """Scores rise by 0.02 sigma per token beyond the 90 % quantile of the lengths."""
+def test_planted_slope_is_found_under_noise():
+    """Scores rise by 0.02 sigma per token, in noise of one sigma."""
     random = np.random.default_rng(0)
     lengths = random.integers(10, 101, 4000)
-    threshold = np.quantile(lengths, 0.9)
-    scores = 5 + 3 * random.normal(0, 1, 4000) + 0.06 * np.maximum(0, lengths - threshold)
+    scores = 5 + 3 * random.normal(0, 1, 4000) + 0.06 * lengths
     relation = length_relation(scores.tolist(), lengths.tolist())
-    assert relation.threshold == threshold
+    assert relation.threshold == np.quantile(lengths, 0.9)
     assert relation.mean == pytest.approx(scores.mean())
     assert relation.std == pytest.approx(scores.std())
-    # 400 answers over nine tokens of length: standard error 0.02.
-    assert relation.slope == pytest.approx(0.02, abs=0.06)
     assert relation.floor == pytest.approx((scores.min() - scores.mean()) / scores.std())
+    # The 400 longest alone know it to 0.02, and the larger of the two estimates counts.
+    assert 0.06 / scores.std() - 0.002 < relation.slope < 0.06 / scores.std() + 0.06
+
+
+def test_price_of_the_longest_answers_counts_where_it_is_higher():
+    lengths = list(range(1, 401))
+    threshold = 1 + 0.9 * 399
+    scores = [max(0.0, length - threshold) for length in lengths]
+    assert length_relation(scores, lengths).slope == pytest.approx(1 / np.std(scores), rel=1e-9)
+    falling = [length - 2 * max(0.0, length - threshold) for length in lengths]
+    assert length_relation(falling, lengths).slope > 0.5 / np.std(falling)
 
 
 def test_slope_of_exact_scores_is_exact():
@@ -85,14 +93,17 @@ def test_slope_of_exact_scores_is_exact():
     assert {length for length, _ in relation.points} == set(lengths)
 
 
-def test_few_long_answers_are_not_trusted_with_the_slope():
-    """Twelve answers lie beyond the quantile and rise steeply; all answers together decide."""
-    lengths = [20] * 60 + [30] * 48 + [100 + i for i in range(12)]
-    scores = [0.0] * 108 + [float(i) for i in range(12)]
-    sigma = np.asarray(scores) / np.std(scores)
-    overall = np.cov(lengths, sigma)[0, 1] / np.var(lengths, ddof=1)
-    assert length_relation(scores, lengths).slope == pytest.approx(overall, rel=1e-9)
-    assert overall < 0.2 * 1 / np.std(scores)
+def test_few_long_answers_get_no_slope_of_their_own():
+    """Least squares through (1, 1), (2, 2), (3, 4) rises by 1.5 a token."""
+    relation = length_relation([1.0, 2.0, 4.0], [1, 2, 3])
+    assert relation.slope == pytest.approx(1.5 / np.std([1, 2, 4]))
+    # One token beyond the threshold, the scores of the 29 longest soar.
+    lengths = [10] * 200 + [20] * 70 + list(range(21, 50))
+    scores = [0.0] * 271 + [float(i) for i in range(28)]
+    relation = length_relation(scores, lengths)
+    assert sum(length > relation.threshold for length in lengths) < 30
+    x, y = np.array(lengths), np.array(scores) / relation.std
+    assert relation.slope == pytest.approx(np.cov(x, y, bias=True)[0, 1] / np.var(x))
 
 
 def test_one_length_or_one_score_pays_nothing():

@@ -176,6 +176,16 @@ def test_gradient_checkpointing_changes_no_gradient(tiny_causal_lm, lay_out, rag
     torch.testing.assert_close(saving, plain, rtol=1e-5, atol=1e-5)
 
 
+def test_attention_backends_agree(tiny_causal_lm, lay_out, ragged_sequences, architecture):
+    rows = lay_out(ragged_sequences, width=20, side="left")
+    with torch.no_grad():
+        fused, plain = (
+            Policy(tiny_causal_lm(architecture, attn_implementation=backend)).logprobs(rows)
+            for backend in ("sdpa", "eager")
+        )
+    torch.testing.assert_close(fused, plain, rtol=0, atol=1e-5)
+
+
 def test_new_tokens_shift_all_logprobs_of_a_state_alike(tiny_causal_lm, lay_out):
     """A grown vocabulary takes probability from all old tokens in the same proportion."""
     model = tiny_causal_lm("llama")
