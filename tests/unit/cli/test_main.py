@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from tutelage import errors
-from tutelage.cli.main import build_app, guard, main
+from tutelage.cli.main import build_app, call, guard, main
 from tutelage.cli.stages import STAGE_COMMANDS
 from tutelage.pipeline.interrupts import Terminated
 
@@ -36,6 +36,14 @@ def raising(error):
 def test_error_is_one_message_and_an_exit_code(capsys, error, code):
     assert guard(raising(error)) == code
     assert capsys.readouterr().err == "tutelage: x\n"
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+def test_interrupt_reaches_the_user_through_the_app(capsys, error, code):
+    app = build_app()
+    app.command(raising(error("stopped here")), name="stop")
+    assert guard(lambda: call(app, ["stop"])) == code
+    assert capsys.readouterr().err == "tutelage: stopped here\n"
 
 
 def test_success_is_zero_and_a_number_is_passed_on():

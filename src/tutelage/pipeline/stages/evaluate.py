@@ -16,7 +16,7 @@ from tutelage.evaluation.second_reward import SecondRewardRater
 from tutelage.generation import LocalEngine
 from tutelage.models import Policy, RewardModel
 from tutelage.pipeline.context import StageContext
-from tutelage.pipeline.stages.common import encode, generator, load_policy, sampling_of
+from tutelage.pipeline.stages.preparation import encode, generator, load_policy, sampling_of
 from tutelage.records import Prompt
 from tutelage.trainers.divergence import sequence_kl
 

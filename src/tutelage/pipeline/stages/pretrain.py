@@ -20,7 +20,7 @@ from tutelage.data.tokenizer import train_tokenizer
 from tutelage.errors import DataError
 from tutelage.models import Policy, new_llama, save_model
 from tutelage.pipeline.context import StageContext
-from tutelage.pipeline.stages.common import Speed, compute_dtype, device, generator
+from tutelage.pipeline.stages.preparation import Speed, compute_dtype, device, generator
 from tutelage.trainers.learner import Learner, Optimizer, shuffled
 from tutelage.trainers.sft import WeightedSequence, perplexity, sft
 

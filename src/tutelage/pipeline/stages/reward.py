@@ -17,7 +17,7 @@ from tutelage.errors import DataError
 from tutelage.evaluation.reward_quality import RewardQuality, length_relation, quality
 from tutelage.models import RewardModel
 from tutelage.pipeline.context import StageContext
-from tutelage.pipeline.stages.common import Speed, compute_dtype, device, generator
+from tutelage.pipeline.stages.preparation import Speed, compute_dtype, device, generator
 from tutelage.records import Preference, Prompt
 from tutelage.trainers.learner import Learner, Optimizer
 from tutelage.trainers.reward import EncodedPair, by_prompt, encode_pairs, margins, train_reward

@@ -7,7 +7,7 @@ from tutelage.data.jsonl import write_jsonl
 from tutelage.data.loaders import load_prompts
 from tutelage.generation import LocalEngine
 from tutelage.pipeline.context import StageContext
-from tutelage.pipeline.stages.common import (
+from tutelage.pipeline.stages.preparation import (
     Speed,
     encode,
     generator,

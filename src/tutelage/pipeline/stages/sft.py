@@ -9,7 +9,7 @@ from tutelage.config import SFTStage
 from tutelage.data.chat import IGNORED, encode_demonstrations
 from tutelage.data.loaders import load_demonstrations
 from tutelage.pipeline.context import StageContext
-from tutelage.pipeline.stages.common import (
+from tutelage.pipeline.stages.preparation import (
     Speed,
     compute_dtype,
     generator,

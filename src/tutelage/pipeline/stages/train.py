@@ -20,7 +20,7 @@ from tutelage.errors import ConfigError
 from tutelage.generation import LocalEngine, Sampling
 from tutelage.models import Critic, Policy, RewardModel, RewardScale
 from tutelage.pipeline.context import StageContext
-from tutelage.pipeline.stages.common import (
+from tutelage.pipeline.stages.preparation import (
     Speed,
     compute_dtype,
     encode,

@@ -1,4 +1,4 @@
-"""What several stages need: seeded generators, encoded prompts, samplers, progress."""
+"""What stages prepare alike: seeded generators, policies, encoded prompts, samplers, cards."""
 
 import time
 from collections.abc import Mapping, Sequence
