@@ -27,7 +27,7 @@ STAGES = Registry(
         "torch",
         "transformers.models.llama.modeling_llama",
         "transformers.models.auto.modeling_auto",
-        "tutelage.pipeline.stages.common",
+        "tutelage.pipeline.stages.preparation",
     ),
 )
 """The stages of `tutelage.config.Stage`."""
