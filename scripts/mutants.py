@@ -11,10 +11,10 @@ found exactly once, or when the tests break instead of failing.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +31,17 @@ COPIED = ("src", "tests", "scripts", "docs", "recipes", "pyproject.toml")
 NOT_COPIED = shutil.ignore_patterns("__pycache__", "*.egg-info")
 SECONDS = 600
 """Longest time for the tests of one mutant."""
+FORK = multiprocessing.get_context("forkserver")
+"""Each run is a fork of a process that has imported what takes longest, and no tutelage."""
+PRELOADED = [
+    "torch._dynamo",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.gpt2.modeling_gpt2",
+    "transformers.models.qwen2.modeling_qwen2",
+    "transformers.models.gpt_neox.modeling_gpt_neox",
+    "hypothesis",
+    "pytest",
+]
 
 HEADER = """# Planted mistakes
 
@@ -71,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         parser.error(f"no mutant is called {', '.join(sorted(unknown))}")
 
+    os.environ["OMP_NUM_THREADS"] = "1"
+    FORK.set_forkserver_preload(PRELOADED)
     with tempfile.TemporaryDirectory(prefix="tutelage-mutants-") as folder:
         snapshot = copied(ROOT, Path(folder) / "snapshot")
         tests = sorted({test for mutant in chosen for test in mutant.tests})
@@ -144,21 +157,39 @@ def planted(mutant: Mutant, tree: Path = ROOT) -> str:
 
 def run_tests(tree: Path, tests: Sequence[str]) -> tuple[int, str]:
     """Runs pytest in a copy of the tree until the first failure: (exit code, output)."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(tree / "src"),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    flags = ["-x", "-q", "-rf", "--tb=line", "-p", "no:cacheprovider", "--timeout=120"]
-    command = [sys.executable, "-m", "pytest", *flags, *tests]
-    try:
-        done = subprocess.run(
-            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=SECONDS
-        )
-    except subprocess.TimeoutExpired:
+    report = tree / "report.txt"
+    process = FORK.Process(target=in_child, args=(tree, tuple(tests), report))
+    process.start()
+    process.join(SECONDS)
+    if process.is_alive():
+        process.kill()
+        process.join()
         return -1, f"no result after {SECONDS} s"
-    return done.returncode, done.stdout + done.stderr
+    return process.exitcode or 0, report.read_text("utf-8", "replace")
+
+
+def in_child(tree: Path, tests: Sequence[str], report: Path) -> None:
+    """Becomes pytest, with the copy of the source in front of the installed one."""
+    with report.open("wb") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    os.chdir(tree)
+    source = str(tree / "src")
+    sys.path.insert(0, source)
+    os.environ["PYTHONPATH"] = source
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    sys.dont_write_bytecode = True
+
+    import pytest
+
+    flags = ["-x", "-q", "-rf", "--tb=line", "-p", "no:cacheprovider", "--timeout=120"]
+    code = int(pytest.main([*flags, *tests]))
+    where = str(sys.modules["tutelage"].__file__) if "tutelage" in sys.modules else ""
+    if not where.startswith(source):
+        print(f"the tests did not import the copy but {where or 'nothing'}")
+        code = -2
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def page(verdicts: Sequence[Verdict]) -> str:
