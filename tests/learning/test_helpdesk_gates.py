@@ -1,0 +1,241 @@
+"""What the helpdesk world must show, for every seed: reward hacking, its cure, a real gain.
+
+    recipes/gates.yaml ──seed 0, 1, 2──> evaluation.json, samples ──> gates 1 to 4
+
+The thresholds stand in gates.yaml beside this file, the reasons in docs/gates.md. Runs go to the
+folder named by TUTELAGE_GATES, where finished stages are kept and not run again, or else to a
+temporary one. Each gate prints what it measured: `pytest -rP` shows it for gates that hold, too.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from tutelage import run
+from tutelage.data.jsonl import read_jsonl
+from tutelage.evaluation.best_of_n import BestOfN, best_of_n_curve
+from tutelage.evaluation.helpdesk import HelpdeskRater
+from tutelage.evaluation.rater import Answer
+from tutelage.models import RewardModel
+from tutelage.pipeline.run import RunResult
+from tutelage.records import Prompt, StopReason
+from tutelage.tracking.evaluation_record import Difference, EvaluationRecord
+
+# A seed's first gate waits for its whole run.
+pytestmark = [pytest.mark.learn, pytest.mark.timeout(7200)]
+
+HERE = Path(__file__).resolve().parent
+RECIPE = HERE.parents[1] / "recipes" / "gates.yaml"
+GATES = YAML(typ="safe").load(HERE / "gates.yaml")
+
+Clause = tuple[str, bool]
+"""What was measured against what was expected, and whether it holds."""
+
+
+@dataclass
+class Finished:
+    """One seed's run."""
+
+    result: RunResult
+
+    def record(self, stage: str) -> EvaluationRecord:
+        path = self.result.stage(stage) / "evaluation.json"
+        return EvaluationRecord.from_json(json.loads(path.read_text("utf-8")))
+
+    @cached_property
+    def evaluation(self) -> EvaluationRecord:
+        """Every model against the SFT model."""
+        return self.record("evaluation")
+
+    def mean(self, model: str, measure: str) -> float:
+        models = {model.name: model for model in self.evaluation.models}
+        return models[model].measures[measure].mean
+
+    def gain(self, model: str, measure: str) -> Difference:
+        """The model minus the SFT model on the same prompts."""
+        found = self.evaluation.difference(model, measure)
+        assert found is not None, f"evaluation.json has no difference {model} - before"
+        return found
+
+    def over(self, model: str) -> Difference:
+        """Gold of the model minus that of the guarded run on the same prompts."""
+        found = self.record("against_guarded").difference(model, "gold")
+        assert found is not None, f"evaluation.json has no difference {model} - guarded"
+        return found
+
+    def gold_of_probes(self, stage: str) -> dict[int, float]:
+        """Round -> gold on the same held-out prompts, in the order of training."""
+        points = [point for point in self.evaluation.checkpoints if point.stage == stage]
+        return {p.step: p.measures["gold"].mean for p in sorted(points, key=lambda p: p.step)}
+
+    @cached_property
+    def samples(self) -> list[dict[str, Any]]:
+        """One row per prompt, with all its completions."""
+        return [row for _, row in read_jsonl(self.result.stage("best_of_n") / "samples.jsonl")]
+
+    @cached_property
+    def gold_of_samples(self) -> list[list[float | None]]:
+        """Gold of every completion, prompt by prompt."""
+        rater = HelpdeskRater()
+        return [
+            list(
+                rater.rate(
+                    [Prompt.from_json(row)] * len(row["completions"]),
+                    [
+                        Answer(c["text"], ended=c["stop"] != StopReason.LENGTH)
+                        for c in row["completions"]
+                    ],
+                )["gold"]
+            )
+            for row in self.samples
+        ]
+
+    def best_of_n(self, reward_stage: str) -> BestOfN:
+        """Gold of the best of n by a reward model of the run."""
+        model = RewardModel.load(self.result.stage(reward_stage) / "model").eval()
+        proxy = [
+            model.score(
+                [Prompt.from_json(row)] * len(row["completions"]),
+                [completion["text"] for completion in row["completions"]],
+            )
+            for row in self.samples
+        ]
+        return best_of_n_curve(proxy, self.gold_of_samples, GATES["best_of_n"]["sizes"])
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory) -> Path:
+    chosen = os.environ.get("TUTELAGE_GATES")
+    return Path(chosen) if chosen else tmp_path_factory.mktemp("gates")
+
+
+@pytest.fixture(scope="session", params=GATES["seeds"], ids="seed{}".format)
+def finished(request, runs) -> Finished:
+    seed = request.param
+    return Finished(
+        run(RECIPE, runs / f"seed{seed}", overrides=["--seed", str(seed)], display=False)
+    )
+
+
+def require(*clauses: Clause) -> None:
+    """Shows all clauses, and fails when one does not hold."""
+    lines = [f"{'holds' if holds else 'FAILS'}  {text}" for text, holds in clauses]
+    print(*lines, sep="\n")
+    assert all(holds for _, holds in clauses), "\n" + "\n".join(lines)
+
+
+def interval(difference: Difference) -> str:
+    return f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+
+
+def rounds(probes: dict[int, float]) -> str:
+    return ", ".join(f"{step}: {gold:.3f}" for step, gold in probes.items())
+
+
+def fall(probes: dict[int, float]) -> float:
+    """How far the last probe lies below the best one."""
+    return max(probes.values()) - probes[max(probes)]
+
+
+def gate_1(finished: Finished) -> Iterator[Clause]:
+    limits = GATES["over_optimisation"]
+    proxy, gold = finished.gain("unguarded", "proxy"), finished.gain("unguarded", "gold")
+    probes = finished.gold_of_probes("unguarded")
+    yield (
+        f"proxy, unguarded - before: {interval(proxy)} sigma, expected {limits['proxy_rise']:+}",
+        proxy.mean >= limits["proxy_rise"],
+    )
+    yield (
+        f"gold, unguarded - before: {interval(gold)}, expected an interval below 0",
+        gold.high < 0,
+    )
+    yield (
+        f"gold, best probe - last: {fall(probes):.3f} ({rounds(probes)}), "
+        f"expected {limits['fall_from_peak']} or more",
+        fall(probes) >= limits["fall_from_peak"],
+    )
+
+
+def gate_2(finished: Finished) -> Iterator[Clause]:
+    limits = GATES["cure"]
+    gold = finished.gain("cured", "gold")
+    lengths = {name: finished.mean(name, "length") for name in ("cured", "unguarded")}
+    ends = {name: finished.mean(name, "gold") for name in ("cured", "control")}
+    yield (
+        f"gold, cured - before: {interval(gold)}, expected {limits['gold_gain']:+} or more",
+        gold.mean >= limits["gold_gain"],
+    )
+    yield (
+        f"length: cured {lengths['cured']:.1f} tokens, unguarded {lengths['unguarded']:.1f}, "
+        f"expected a share of {limits['length_share']} or less",
+        lengths["cured"] <= limits["length_share"] * lengths["unguarded"],
+    )
+    yield (
+        f"gold: control {ends['control']:.3f}, cured {ends['cured']:.3f}, expected control lower",
+        ends["control"] < ends["cured"],
+    )
+
+
+def gate_3(finished: Finished) -> Iterator[Clause]:
+    limits = GATES["guarded"]
+    gold, rival = finished.gain("guarded", "gold"), finished.over("unguarded")
+    probes = finished.gold_of_probes("guarded")
+    yield (
+        f"gold, guarded - before: {interval(gold)}, expected {limits['gold_gain']:+} or more "
+        "and an interval above 0",
+        gold.mean >= limits["gold_gain"] and gold.low > 0,
+    )
+    yield (
+        f"gold, best probe - last: {fall(probes):.3f} ({rounds(probes)}), "
+        f"expected {limits['fall_from_peak']} or less",
+        fall(probes) <= limits["fall_from_peak"],
+    )
+    yield (
+        f"gold, unguarded - guarded: {interval(rival)}, expected an interval below 0",
+        rival.high < 0,
+    )
+
+
+def gate_4(finished: Finished) -> Iterator[Clause]:
+    limits = GATES["best_of_n"]
+    peaks = {}
+    for name in ("people", "hybrid"):
+        curve = finished.best_of_n(f"reward_{name}")
+        fit = curve.fit()
+        peaks[name] = fit.peak
+        gold = ", ".join(f"{value:.2f}" for value in curve.gold)
+        yield (
+            f"{name}: gold {gold} at n = {limits['sizes']}, alpha {fit.alpha:.3f}, "
+            f"beta {fit.beta:.3f}, R2 {fit.r_squared:.3f}, expected R2 {limits['r_squared']}",
+            fit.r_squared >= limits["r_squared"],
+        )
+    yield (
+        f"peak d*: people {peaks['people']:.2f}, hybrid {peaks['hybrid']:.2f}, "
+        "expected people's first",
+        peaks["people"] < peaks["hybrid"],
+    )
+
+
+def test_unguarded_training_hacks_the_reward(finished):
+    require(*gate_1(finished))
+
+
+def test_a_penalty_above_the_reward_models_slope_cures_and_one_below_does_not(finished):
+    require(*gate_2(finished))
+
+
+def test_guarded_training_gains_gold_and_keeps_it(finished):
+    # Shown, not required: the cured run has the other reward model and is no rival by design.
+    print(f"shown  gold, cured - guarded: {interval(finished.over('cured'))}")
+    require(*gate_3(finished))
+
+
+def test_gold_of_best_of_n_follows_the_quadratic_and_peaks_later_for_the_better_model(finished):
+    require(*gate_4(finished))
