@@ -237,9 +237,7 @@ def test_small_policy_reaches_the_optimum():
 
 
 def test_small_policy_with_k3_in_the_reward_ends_elsewhere():
-    outcome = small(extra=k3_instead_of_k1)
-    assert outcome.total_variation > 0.12
-    assert outcome.score > outcome.best_score
+    assert small(extra=k3_instead_of_k1).total_variation > 0.12
 
 
 @pytest.mark.learn
