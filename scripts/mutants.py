@@ -39,7 +39,6 @@ PRELOADED = [
     "transformers.models.gpt2.modeling_gpt2",
     "transformers.models.qwen2.modeling_qwen2",
     "transformers.models.gpt_neox.modeling_gpt_neox",
-    "hypothesis",
     "pytest",
 ]
 
