@@ -101,8 +101,11 @@ class OveroptimisationFit:
 
     @property
     def peak(self) -> float:
-        """d* = alpha / (2 beta), beyond which gold falls; infinite where it never does."""
-        if self.alpha <= 0.0 < self.beta:
+        """d* = alpha / (2 beta), beyond which gold falls.
+
+        0 where gold falls from the start, infinite where it rises and never falls.
+        """
+        if self.alpha <= 0.0:
             return 0.0
         return self.alpha / (2 * self.beta) if self.beta > 0.0 else math.inf
 

@@ -135,6 +135,7 @@ def test_peak_is_never_where_gold_only_rises_and_at_once_where_it_only_falls():
     assert OveroptimisationFit(0.5, -0.1, 1.0).peak == math.inf
     assert OveroptimisationFit(0.5, 0.0, 1.0).peak == math.inf
     assert OveroptimisationFit(-0.5, 0.1, 1.0).peak == 0.0
+    assert OveroptimisationFit(-0.5, -0.1, 1.0).peak == 0.0
 
 
 def test_a_proxy_that_pays_for_a_fault_peaks_before_one_that_does_not():
