@@ -19,7 +19,7 @@ from tutelage.cli.tools import config, report, validate
 from tutelage.errors import TutelageError
 from tutelage.pipeline.interrupts import Terminated
 
-__all__ = ["build_app", "guard", "main"]
+__all__ = ["build_app", "call", "guard", "main"]
 
 _HELP = """\
 Aligns language models with human and AI feedback: supervised fine-tuning, preferences,
@@ -41,13 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: As typed after `tutelage`; those of the process by default.
     """
-    return guard(
-        lambda: build_app()(
-            arguments if arguments is None else list(arguments),
-            exit_on_error=False,
-            print_error=False,
-            result_action="return_value",
-        )
+    return guard(lambda: call(build_app(), arguments))
+
+
+def call(app: App, arguments: Sequence[str] | None) -> Any:
+    """Parses the arguments and calls their command; whatever goes wrong is raised."""
+    return app(
+        arguments if arguments is None else list(arguments),
+        exit_on_error=False,
+        print_error=False,
+        result_action="return_value",
     )
 
 
@@ -83,6 +86,7 @@ def build_app() -> App:
         help=_HELP,
         help_epilogue=_EPILOGUE,
         version=metadata.version("tutelage"),
+        suppress_keyboard_interrupt=False,
     )
     commands: dict[str, Callable[..., Any]] = {
         "run": run,

@@ -147,7 +147,9 @@ class Executor:
         with ExitStack() as undo:
             folder = undo.enter_context(StageFolder.create(self._place.folder, job.name, info))
             task = self._task(job, folder.path)
-            process, connection = start_worker(self._server, task)
+            # The first child waits until the server has imported its modules.
+            with self._interrupts.at_once():
+                process, connection = start_worker(self._server, task)
             child = _Running(job.name, process, connection, folder, undo.pop_all(), task)
         self._running[connection] = child
 

@@ -7,6 +7,8 @@ wait for such a moment.
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -29,6 +31,7 @@ class Interrupts:
     def __init__(self) -> None:
         self._received: int | None = None
         self._before: dict[int, Any] = {}
+        self._waits = False
 
     def __enter__(self) -> Self:
         """Takes the signals over."""
@@ -59,7 +62,18 @@ class Interrupts:
         if self._received is not None:
             raise KeyboardInterrupt(_MESSAGE)
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within the block, which only waits, a signal is raised where it arrives."""
+        self._waits = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._waits = False
+
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._received == signal.SIGINT == number:
-            raise KeyboardInterrupt(_MESSAGE)
+        again = self._received == signal.SIGINT == number
         self._received = number
+        if again or self._waits:
+            self.check()

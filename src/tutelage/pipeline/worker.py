@@ -82,7 +82,7 @@ def start_server(preload: Sequence[str]) -> ForkServerContext:
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*preload, __name__])
-    with _ignoring_interrupts(), _without_main(), _same_hashes():
+    with _ignoring_interrupts(), _without_main(), _environment():
         forkserver.ensure_running()
     return context
 
@@ -99,8 +99,8 @@ def start_worker(context: ForkServerContext, task: Task) -> tuple[ForkServerProc
 
 def run_task(task: Task, sender: Connection) -> None:
     """The child's whole life: runs the stage and sends its outcome."""
-    _prepare_process(task)
     try:
+        _prepare_process(task)
         outcome: Succeeded | Failed = Succeeded(_run_stage(task, sender))
     except TutelageError as error:
         name = next(c.__name__ for c in type(error).__mro__ if c.__module__ == "tutelage.errors")
@@ -163,6 +163,9 @@ def _prepare_process(task: Task) -> None:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(task.threads)
+    transformers = sys.modules.get("transformers")
+    if transformers is not None:
+        transformers.utils.logging.disable_progress_bar()
 
 
 def _die_with_parent() -> None:
@@ -205,17 +208,23 @@ def _ignoring_interrupts() -> Iterator[None]:
 
 
 @contextmanager
-def _same_hashes() -> Iterator[None]:
-    # The order of a set of strings would otherwise differ from run to run.
-    before = os.environ.get("PYTHONHASHSEED")
-    os.environ["PYTHONHASHSEED"] = "0"
+def _environment() -> Iterator[None]:
+    changed = {
+        # The order of a set of strings would otherwise differ from run to run.
+        "PYTHONHASHSEED": "0",
+        # What a stopped child leaves to be tidied up is tidied up, and nobody's concern.
+        "PYTHONWARNINGS": "ignore:resource_tracker:UserWarning",
+    }
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["PYTHONHASHSEED"]
-        else:
-            os.environ["PYTHONHASHSEED"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

@@ -46,6 +46,21 @@ def test_interrupt_reaches_the_user_through_the_app(capsys, error, code):
     assert capsys.readouterr().err == "tutelage: stopped here\n"
 
 
+def test_interrupt_while_libraries_are_imported_is_one_line():
+    program = (
+        "import sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'cyclopts':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from tutelage.cli import main\n"
+        "sys.exit(main(['--help']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "tutelage: interrupted\n")
+
+
 def test_success_is_zero_and_a_number_is_passed_on():
     assert guard(lambda: "done") == 0
     assert guard(lambda: 2) == 2

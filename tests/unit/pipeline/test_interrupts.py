@@ -24,29 +24,43 @@ from tutelage.pipeline.registry import Registry
 
 # No main guard on purpose: children must not start this script anew.
 recipe = load_recipe(sys.argv[2])
-registry = Registry({"sft": "fake_stage"})
+registry = Registry({"sft": "fake_stage"}, preload=tuple(sys.argv[4:]))
 sys.exit(guard(lambda: run_recipe(recipe, Path(sys.argv[3]), registry=registry)))
 """
 
 
 @pytest.fixture
-def slow(tmp_path, recipe):
-    """Starts a recipe in a process of its own; returns it once its second stage runs."""
+def start(tmp_path, recipe):
+    """Starts a recipe in a process of its own; returns it once `mark` is there."""
     built = recipe(a=["inputs/text"], b={"model": "org/slow", "data": ["a"]})
     (tmp_path / "recipe.yaml").write_text(to_yaml(built.to_json()))
     arguments = [Path(__file__).parent, tmp_path / "recipe.yaml", tmp_path / "run"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
     mark = tmp_path / "mark"
-    wait_until(lambda: mark.exists() and mark.read_text(), "the second stage runs")
-    yield process
-    process.kill()
-    process.communicate()
+    started = []
+
+    def go(*preload):
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *map(str, arguments), *preload],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "SLOW_IMPORT_MARK": str(mark)},
+        )
+        started.append(process)
+        wait_until(lambda: mark.exists() and mark.read_text(), "the mark is there")
+        return process
+
+    yield go
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def slow(start):
+    """A run whose second stage has begun."""
+    return start()
 
 
 def wait_until(condition, what, seconds=120):
@@ -85,6 +99,15 @@ def test_interrupted_run_leaves_nothing_partial_and_goes_on(
         recipe(a=["inputs/text"], b=["a"]), tmp_path / "run", display=False, registry=registry
     )
     assert (result.skipped, result.executed) == (("a",), ("b",))
+
+
+def test_interrupt_while_the_server_imports_its_modules_does_not_wait(start, tmp_path):
+    process = start("slow_import")
+    os.killpg(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in output + errors
+    assert list((tmp_path / "run" / "stages").iterdir()) == []
 
 
 def test_children_die_with_a_parent_that_is_killed(slow, tmp_path, recipe, registry):

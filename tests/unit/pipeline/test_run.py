@@ -240,6 +240,12 @@ def test_second_run_on_a_folder_is_refused(run, recipe, tmp_path):
         run(recipe(a=["inputs/text"]))
 
 
+def test_folder_that_cannot_be_written_is_named(recipe, registry, tmp_path):
+    folder = tmp_path / "text.txt" / "run"
+    with pytest.raises(CheckpointError, match=r"cannot write .*text\.txt/run"):
+        run_recipe(recipe(a=["inputs/text"]), folder, display=False, registry=registry)
+
+
 def test_damaged_stage_is_named_and_not_used(run, recipe):
     result = run(recipe(a=["inputs/text"], b=["a"]))
     (result.stage("a") / "out.txt").write_text("a(TEXT)")
