@@ -182,7 +182,8 @@ def in_child(tree: Path, tests: Sequence[str], report: Path) -> None:
     import pytest
 
     flags = ["-x", "-q", "-rf", "--tb=line", "-p", "no:cacheprovider", "--timeout=120"]
-    code = int(pytest.main([*flags, *tests]))
+    preloaded = ["-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"]
+    code = int(pytest.main([*flags, *preloaded, *tests]))
     where = str(sys.modules["tutelage"].__file__) if "tutelage" in sys.modules else ""
     if not where.startswith(source):
         print(f"the tests did not import the copy but {where or 'nothing'}")
