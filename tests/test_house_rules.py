@@ -269,7 +269,7 @@ def test_make_commands_in_pages_exist(page):
         word
         for line in shell_lines(page)
         if line.startswith("make ")
-        for word in line.partition("#")[0].split()[1:]
+        for word in shlex.split(line.partition("#")[0])[1:]
         if "=" not in word
     ]
     assert set(wanted) <= make_targets()

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +13,7 @@ from tutelage.worlds.helpdesk import (
     tokenizer_texts,
     vocabulary,
 )
-from tutelage.worlds.helpdesk.accounts import TEST_NAMES, split_of
+from tutelage.worlds.helpdesk.accounts import TEST_NAMES, TRAIN_NAMES, split_of
 from tutelage.worlds.helpdesk.reading import (
     SEPARATOR,
     count_words,
@@ -30,7 +31,7 @@ def test_demonstrations_have_the_quality_the_spec_asks_for(
     preset: Callable[[], WorldSpec],
 ) -> None:
     spec = preset()
-    demos = demonstrations(spec, 2000, 0)
+    demos = demonstrations(spec, 8000, 0)
     drawn = [_as_prompt(demo) for demo in demos]
     answers = [demo.messages[-1].content for demo in demos]
     readings = [
@@ -56,7 +57,8 @@ def test_demonstrations_are_of_known_sentences_and_of_the_planned_length(
     demos = demonstrations(preset(), 1500, 1)
     lengths = sorted(count_words(demo.messages[-1].content) for demo in demos)
     assert 18 <= sum(lengths) / len(lengths) <= 21
-    assert lengths[int(0.95 * len(lengths))] <= 47
+    # 47 in the long run; over 1,500 draws the quantile has a standard error of one word.
+    assert lengths[int(0.95 * len(lengths))] <= 49
     for demo in demos[:500]:
         reading = read_answer(read_prompt(_as_prompt(demo)), demo.messages[-1].content)
         assert (reading.unknown, reading.repeated) == (0, 0)
@@ -78,8 +80,11 @@ def test_recall_facts_are_values_of_the_record(preset: Callable[[], WorldSpec]) 
         ]
         assert set(stated) <= values
         assert all(document.messages[index].role == "assistant" for index, _, _ in document.facts)
-        # Each of the record's fields is read back and each other turn states one fact.
-        assert len(stated) == len(read_account(record)) + len(roles) // 2 - 1
+        # Each of the record's fields is read back, an invented name apart, and each other turn
+        # states one fact.
+        account = read_account(record)
+        read_back = len(account) - (account["name"] not in TRAIN_NAMES)
+        assert len(stated) == read_back + len(roles) // 2 - 1
 
 
 def test_recall_documents_answer_rightly() -> None:
@@ -123,6 +128,6 @@ def test_the_vocabulary_is_small_and_complete(preset: Callable[[], WorldSpec]) -
     words = set(vocabulary(spec))
     assert len(words) <= 400
     for text in tokenizer_texts(spec, 300, 0):
-        assert set(split_words(text)) <= words
+        assert set(split_words(text)) <= words | set(re.findall(r"name (\w+)", text))
     for prompt in prompts(spec, "test", 300, 0):
         assert set(split_words(prompt.text)) <= words | set(TEST_NAMES)

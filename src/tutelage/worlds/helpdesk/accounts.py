@@ -16,6 +16,7 @@ __all__ = [
     "FIELDS",
     "MONTHS",
     "PLANS",
+    "P_INVENTED_NAME",
     "REASONS",
     "TEST_NAMES",
     "TRAIN_NAMES",
@@ -35,6 +36,9 @@ TRAIN_NAMES = (
     "mia", "nils", "olga", "paul", "rosa", "sam", "tara", "uwe",
 )  # fmt: skip
 TEST_NAMES = ("vera", "walt", "xenia", "yara", "zoe", "igor")
+P_INVENTED_NAME = 0.3
+"""Share of records outside the test split whose customer has an invented name. A tokenizer cuts
+an unseen name into pieces; a model that has only met whole names loses its place in the record."""
 PLANS = ("basic", "plus", "family", "student", "flex", "gold")
 REASONS = ("late", "roaming", "overage", "setup", "repair", "paper")
 MONTHS = ("jan", "mar", "may", "jul", "sep", "nov")
@@ -84,8 +88,19 @@ def draw_account(spec: WorldSpec, split: Split, rng: random.Random) -> Account:
             account["status"] = rng.choices(_STATUSES, _STATUS_WEIGHTS)[0]
         if split == "test":
             account["name"] = rng.choice(TEST_NAMES)
+        elif rng.random() < P_INVENTED_NAME:
+            account["name"] = _invented_name(rng)
         if split_of(account) == split:
             return account
+
+
+def _invented_name(rng: random.Random) -> str:
+    """Two syllables that nobody in the test split is called."""
+    while True:
+        syllables = [rng.choice("bdfghjklmnprstvwxyz") + rng.choice("aeiou") for _ in range(2)]
+        name = "".join(syllables) + rng.choice(("", *"lmnrst"))
+        if name not in TEST_NAMES:
+            return name
 
 
 def fingerprint(account: Mapping[str, str], purpose: str) -> float:

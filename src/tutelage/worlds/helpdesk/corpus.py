@@ -125,7 +125,9 @@ def _read_back(account: Mapping[str, str], shown: Sequence[str], rng: random.Ran
     answer, spans = "", []
     for field in order:
         answer += f"{field} "
-        spans.append((len(answer), len(answer) + len(account[field])))
+        if field != "name" or account[field] in TRAIN_NAMES:
+            # An invented name is spelt in pieces; nobody asks for it.
+            spans.append((len(answer), len(answer) + len(account[field])))
         answer += f"{account[field]}; "
     return _Turn(rng.choice(grammar.RECALL_REQUESTS), answer.removesuffix("; ") + ".", spans)
 
