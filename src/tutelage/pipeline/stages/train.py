@@ -166,11 +166,11 @@ def _length_penalty(config: LengthPenaltyConfig, model: RewardModel | None) -> L
             "reward.model is not set: give coefficient and threshold as numbers"
         )
     scale = model.scale if model is not None else RewardScale()
-    if coefficient == "auto":
-        coefficient = max(0.0, config.slope_factor * scale.length_slope)
-    if threshold == "auto":
-        threshold = scale.length_threshold
-    return LengthPenalty(coefficient, round(threshold))
+    paid = max(0.0, config.slope_factor * scale.length_slope)
+    return LengthPenalty(
+        paid if coefficient == "auto" else coefficient,
+        round(scale.length_threshold if threshold == "auto" else threshold),
+    )
 
 
 def _critic(
