@@ -107,7 +107,9 @@ def test_interrupt_while_the_server_imports_its_modules_does_not_wait(start, tmp
     output, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in output + errors
-    assert list((tmp_path / "run" / "stages").iterdir()) == []
+    # On a fast machine a stage may have finished before the interrupt came: that is kept.
+    left = [path.name for path in (tmp_path / "run" / "stages").iterdir()]
+    assert not [name for name in left if name.startswith(".")]
 
 
 def test_children_die_with_a_parent_that_is_killed(slow, tmp_path, recipe, registry):
