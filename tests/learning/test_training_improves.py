@@ -23,7 +23,7 @@ from tutelage.records import (
 )
 from tutelage.trainers.learner import Learner, Optimizer, shuffled
 from tutelage.trainers.ppo import PPOStep, ppo
-from tutelage.trainers.reward import encode_pairs, margins, train_reward
+from tutelage.trainers.reward import encode_comparisons, margins, minibatches, train_reward
 from tutelage.trainers.sft import sft
 
 LINES = [
@@ -100,15 +100,15 @@ def test_reward_model_recovers_a_preference(tiny_tokenizer, noise, low, high):
         initializer_range=0.1,
     )
     model = RewardModel(AutoModelForSequenceClassification.from_config(config), tiny_tokenizer)
-    training, _ = encode_pairs(model, preferences(1600, noise, seed=0))
-    held_out, _ = encode_pairs(model, preferences(800, noise, seed=1))
+    training, _ = encode_comparisons(model, preferences(1600, noise, seed=0))
+    held_out, _ = encode_comparisons(model, preferences(800, noise, seed=1))
     learner = learner_of("reward_model", model, 100, 1e-2, 32)
-    batches = shuffled(training, 32, 100, torch.Generator().manual_seed(0))
+    batches = minibatches(training, 32, 100, torch.Generator().manual_seed(0))
     steps = list(train_reward(model, learner, batches))
     assert len(steps) == 100
     agree = [
-        (margin > 0) == (pair.p_a > 0.5)
-        for margin, pair in zip(margins(model, held_out), held_out, strict=True)
+        (margin > 0) == (p_a > 0.5)
+        for margin, p_a in zip(*margins(model, held_out), strict=True)
     ]
     assert low <= np.mean(agree) <= high
 

@@ -7,6 +7,7 @@ shift happens here, for log-probabilities and for values alike.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -14,7 +15,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from tutelage.models.shared_prefix import SharedPrefixRows
+
 __all__ = ["Backbone", "autocast", "base_model", "position_ids", "scatter"]
+
+_AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 1e-1, torch.float16: 1e-2}
+"""How far two ways to the same hidden state may differ: rounding, after a norm to unit scale."""
 
 
 def position_ids(attention_mask: Bool[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
@@ -58,14 +64,64 @@ class Backbone(nn.Module):
     def forward(
         self, tokens: Int[Tensor, "batch time"], attention_mask: Bool[Tensor, "batch time"]
     ) -> Float[Tensor, "batch time hidden"]:
-        """Hidden states after the last norm, at every position."""
-        inputs: dict[str, Any] = {"input_ids": tokens, "use_cache": False}
-        if not bool(attention_mask.all()):
+        """Hidden states after the last norm; those of padding mean nothing."""
+        inputs: dict[str, Any] = {}
+        if not self._is_causal_behind(attention_mask):
             inputs["attention_mask"] = attention_mask
             inputs["position_ids"] = position_ids(attention_mask)
+        return self._states(tokens, **inputs)
+
+    def _states(self, tokens: Tensor, **inputs: Tensor) -> Tensor:
         with autocast(tokens.device, self.compute):
-            hidden: Tensor = base_model(self.model)(**inputs).last_hidden_state
+            hidden: Tensor = base_model(self.model)(
+                input_ids=tokens, use_cache=False, **inputs
+            ).last_hidden_state
         return hidden
+
+    def _is_causal_behind(self, attention_mask: Tensor) -> bool:
+        """Whether all padding lies behind the tokens, where a causal model never sees it.
+
+        Attention without a mask is faster, and positions are then the default ones.
+        """
+        starts = attention_mask[:, 1:] & ~attention_mask[:, :-1]
+        return not bool(starts.any()) and self.looks_back_only
+
+    @cached_property
+    def looks_back_only(self) -> bool:
+        """Whether a state depends on nothing that comes after it."""
+        tokens = torch.tensor([[0, 0], [0, 1]], device=self.model.device)
+        with torch.no_grad():
+            first, second = self._states(tokens)[:, 0]
+        return torch.allclose(first, second, atol=1e-6)
+
+    def of_shared_prefixes(self, rows: SharedPrefixRows) -> Float[Tensor, "sequences hidden"]:
+        """The state after the last token of each sequence."""
+        hidden = self._states(
+            rows.tokens,
+            attention_mask=rows.additive_mask(torch.float32),
+            position_ids=rows.positions,
+        )
+        return hidden[rows.row, rows.last]
+
+    @cached_property
+    def reads_shared_prefixes(self) -> bool:
+        """Whether sequences in one row come out as they do in rows of their own.
+
+        Architectures that ignore a mask or positions given to them do not; this asks the model
+        rather than a list of names.
+        """
+        if not self.looks_back_only or getattr(self.model.config, "sliding_window", None):
+            return False
+        sequences = ((0, 1, 0), (0, 1, 1, 0))
+        with torch.no_grad():
+            together = self.of_shared_prefixes(
+                SharedPrefixRows.collate([sequences], pad=0, device=self.model.device)
+            )
+            alone = [
+                self._states(torch.tensor([ids], device=self.model.device))[0, -1]
+                for ids in sequences
+            ]
+        return torch.allclose(together, torch.stack(alone), atol=_AGREEMENT[self.compute])
 
     def before(
         self,

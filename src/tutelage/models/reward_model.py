@@ -22,6 +22,7 @@ from tutelage.data.chat import encode_conversation, encode_text
 from tutelage.errors import ModelError
 from tutelage.models.causal import Backbone, autocast
 from tutelage.models.load import load_sequence_classifier, load_tokenizer, save_model
+from tutelage.models.shared_prefix import SharedPrefixRows
 from tutelage.records import Message, Prompt
 
 __all__ = ["RewardModel", "RewardScale"]
@@ -85,6 +86,7 @@ class RewardModel(nn.Module):
         positions = getattr(model.config, "max_position_embeddings", max_length)
         self.max_length = min(max_length, positions, tokenizer.model_max_length)
         self.compute = compute
+        self.backbone = Backbone(model, compute)
         self.scale = scale or RewardScale()
 
     @property
@@ -103,13 +105,29 @@ class RewardModel(nn.Module):
         """Raw scores, read at the last real token, wherever the padding lies."""
         if not self.causal:
             return self._encoder_scores(tokens, attention_mask)
-        hidden = Backbone(self.model, self.compute)(tokens, attention_mask)
+        hidden = self.backbone(tokens, attention_mask)
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         last = torch.where(attention_mask, positions, -1).max(1).values
-        final = hidden[torch.arange(len(tokens), device=tokens.device), last]
-        with autocast(tokens.device, self.compute):
+        return self._head(hidden[torch.arange(len(tokens), device=tokens.device), last])
+
+    def _head(self, final: Tensor) -> Tensor:
+        with autocast(final.device, self.compute):
             scores: Tensor = cast(nn.Linear, self.model.score)(final)
         return scores.squeeze(-1).float()
+
+    def of_groups(
+        self, groups: Sequence[Sequence[Sequence[int]]]
+    ) -> Float[Tensor, " sequences"]:
+        """Raw scores of encoded texts, group by group; what a group shares is read once.
+
+        The same numbers as `forward` gives for each text, up to rounding.
+        """
+        if self.causal and self.backbone.reads_shared_prefixes:
+            rows = SharedPrefixRows.collate(
+                groups, pad=int(self.tokenizer.pad_token_id), device=self.model.device
+            )
+            return self._head(self.backbone.of_shared_prefixes(rows))
+        return self(*self.pad([ids for group in groups for ids in group]))
 
     def _encoder_scores(self, tokens: Tensor, attention_mask: Tensor) -> Tensor:
         """Scores of an encoder, whose first position must hold the first real token."""

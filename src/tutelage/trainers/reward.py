@@ -6,7 +6,7 @@ Bradley & Terry 1952 with soft labels (Lee et al. 2023, arXiv:2309.00267); the s
 the additive constant that comparisons leave free (Eisenstein et al. 2023, arXiv:2312.09244).
 All pairs of one prompt share a minibatch, and each answer goes through the model once, in how many
 pairs it may stand: K answers give K (K - 1) / 2 pairs for K forward passes, and none is overfitted
-(Ouyang et al. 2022, arXiv:2203.02155, section 3.5).
+(Ouyang et al. 2022, arXiv:2203.02155, section 3.5). The prompt that they answer is read once.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,53 +18,57 @@ from torch import Tensor
 
 from tutelage.algorithms import LossOutput, bradley_terry_loss, pairwise_accuracy
 from tutelage.models import RewardModel
-from tutelage.records import Preference
+from tutelage.models.shared_prefix import shared_length
+from tutelage.records import Preference, Prompt
 from tutelage.trainers.learner import Learner
 
 __all__ = [
-    "EncodedPair",
-    "PairBatch",
+    "ComparedAnswers",
+    "ComparisonBatch",
     "RewardStep",
-    "by_prompt",
-    "encode_pairs",
+    "encode_comparisons",
     "margins",
+    "minibatches",
     "train_reward",
 ]
 
-
-@dataclass(frozen=True)
-class EncodedPair:
-    """A preference in the reward model's own tokens."""
-
-    a: tuple[int, ...]
-    b: tuple[int, ...]
-    p_a: float
-    prompt_id: str = ""
+_PAIRS_TOGETHER = 32
+"""Pairs of one prompt beyond which attention over its row costs more than reading it again."""
 
 
 @dataclass(frozen=True)
-class PairBatch:
-    """Pairs that can be cut up by the learner."""
+class ComparedAnswers:
+    """Answers to one prompt in the reward model's own tokens, and how they compare."""
 
-    pairs: Sequence[EncodedPair]
+    texts: tuple[tuple[int, ...], ...]
+    """Token ids of the prompt with each answer."""
+    pairs: tuple[tuple[int, int, float], ...]
+    """Two of the texts by number, and the probability that the first is the better one."""
+
+
+@dataclass(frozen=True)
+class ComparisonBatch:
+    """Compared answers that can be cut up by the learner, those to one prompt never apart."""
+
+    groups: Sequence[ComparedAnswers]
 
     def __len__(self) -> int:
-        """Number of pairs."""
-        return len(self.pairs)
+        """Number of prompts."""
+        return len(self.groups)
 
     @property
     def row_lengths(self) -> list[int]:
-        """Tokens of both answers, padded alike."""
-        return [2 * max(len(pair.a), len(pair.b)) for pair in self.pairs]
+        """Tokens read for each prompt; what its answers share is read once."""
+        return [shared_length(group.texts) for group in self.groups]
 
     @property
     def denominator(self) -> float:
         """Number of pairs."""
-        return float(len(self.pairs))
+        return float(sum(len(group.pairs) for group in self.groups))
 
     def select(self, rows: Sequence[int]) -> Self:
-        """The given pairs."""
-        return type(self)([self.pairs[i] for i in rows])
+        """The given prompts."""
+        return type(self)([self.groups[i] for i in rows])
 
 
 @dataclass(frozen=True)
@@ -75,54 +79,82 @@ class RewardStep:
     metrics: Mapping[str, float]
 
 
-def encode_pairs(
+def encode_comparisons(
     model: RewardModel, preferences: Iterable[Preference]
-) -> tuple[list[EncodedPair], int]:
-    """Encodes preferences; returns the pairs and how many were too long to be scored whole."""
-    pairs, too_long = [], 0
+) -> tuple[list[ComparedAnswers], int]:
+    """Encodes preferences, prompt by prompt, each answer once.
+
+    Returns the answers and how many pairs are left out because one of theirs is too long to be
+    scored whole.
+    """
+    by_prompt: dict[Prompt, list[Preference]] = {}
     for preference in preferences:
-        comparison = preference.comparison
-        a = model.encode(comparison.prompt, comparison.a)
-        b = model.encode(comparison.prompt, comparison.b)
-        if a is None or b is None:
-            too_long += 1
-        else:
-            pairs.append(EncodedPair(a, b, preference.p_a, comparison.prompt.id))
-    return pairs, too_long
+        by_prompt.setdefault(preference.comparison.prompt, []).append(preference)
+    groups = [
+        _encode(model, prompt, labels[start : start + _PAIRS_TOGETHER])
+        for prompt, labels in by_prompt.items()
+        for start in range(0, len(labels), _PAIRS_TOGETHER)
+    ]
+    encoded = sum(len(group.pairs) for group in groups)
+    too_long = sum(map(len, by_prompt.values())) - encoded
+    return [group for group in groups if group.pairs], too_long
 
 
-def by_prompt(
-    pairs: Sequence[EncodedPair], size: int, steps: int, generator: torch.Generator
-) -> Iterator[list[EncodedPair]]:
-    """`steps` minibatches of at least `size` pairs, the pairs of a prompt always together."""
-    groups: dict[str, list[EncodedPair]] = {}
-    for pair in pairs:
-        groups.setdefault(pair.prompt_id, []).append(pair)
-    order = list(groups.values())
+def _encode(
+    model: RewardModel, prompt: Prompt, preferences: Sequence[Preference]
+) -> ComparedAnswers:
+    answers = dict.fromkeys(
+        answer for row in preferences for answer in (row.comparison.a, row.comparison.b)
+    )
+    encoded = {answer: model.encode(prompt, answer) for answer in answers}
+    texts = list(dict.fromkeys(ids for ids in encoded.values() if ids is not None))
+    number = {ids: i for i, ids in enumerate(texts)}
+    pairs = []
+    for row in preferences:
+        a, b = encoded[row.comparison.a], encoded[row.comparison.b]
+        if a is not None and b is not None:
+            pairs.append((number[a], number[b], row.p_a))
+    return ComparedAnswers(tuple(texts), tuple(pairs))
+
+
+def minibatches(
+    groups: Sequence[ComparedAnswers], size: int, steps: int, generator: torch.Generator
+) -> Iterator[list[ComparedAnswers]]:
+    """`steps` minibatches of at least `size` pairs, or of all there are.
+
+    Every prompt comes once before any comes again.
+    """
+    size = min(size, sum(len(group.pairs) for group in groups))
     waiting: list[int] = []
     for _ in range(steps):
-        batch: list[EncodedPair] = []
-        while len(batch) < min(size, len(pairs)):
+        batch: list[ComparedAnswers] = []
+        while sum(len(group.pairs) for group in batch) < size:
             if not waiting:
-                waiting = torch.randperm(len(order), generator=generator).tolist()
-            batch += order[waiting.pop()]
+                waiting = torch.randperm(len(groups), generator=generator).tolist()
+            batch.append(groups[waiting.pop()])
         yield batch
 
 
-def _scores(model: RewardModel, pairs: Sequence[EncodedPair]) -> tuple[Tensor, Tensor]:
-    """Scores of the first and of the second answers; an answer in several pairs is read once."""
-    rows = {row: i for i, row in enumerate(dict.fromkeys(x for p in pairs for x in (p.a, p.b)))}
-    tokens, mask = model.pad(list(rows))
-    scores = model(tokens, mask)
-    first = torch.tensor([rows[pair.a] for pair in pairs], device=scores.device)
-    second = torch.tensor([rows[pair.b] for pair in pairs], device=scores.device)
-    return scores[first], scores[second]
+def _compare(
+    model: RewardModel, groups: Sequence[ComparedAnswers]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores of the first and of the second answer of each pair, and its label."""
+    scores = model.of_groups([group.texts for group in groups])
+    first, second, labels = [], [], []
+    start = 0
+    for group in groups:
+        for a, b, p_a in group.pairs:
+            first.append(start + a)
+            second.append(start + b)
+            labels.append(p_a)
+        start += len(group.texts)
+    return scores[first], scores[second], torch.tensor(labels, device=scores.device)
 
 
 def train_reward(
     model: RewardModel,
     learner: Learner,
-    batches: Iterable[Sequence[EncodedPair]],
+    batches: Iterable[Sequence[ComparedAnswers]],
     *,
     smoothing: float = 0.0,
     centring: float = 0.01,
@@ -132,14 +164,13 @@ def train_reward(
     Args:
         model: trained in place.
         learner: owns the optimiser.
-        batches: minibatches of pairs.
+        batches: minibatches of compared answers.
         smoothing: label smoothing of the Bradley-Terry loss.
         centring: eta, the weight of (r_a + r_b)^2.
     """
 
-    def loss(batch: PairBatch, denominator: float) -> LossOutput:
-        score_a, score_b = _scores(model, batch.pairs)
-        label = torch.tensor([pair.p_a for pair in batch.pairs], device=score_a.device)
+    def loss(batch: ComparisonBatch, denominator: float) -> LossOutput:
+        score_a, score_b, label = _compare(model, batch.groups)
         margin = score_a - score_b
         preference = bradley_terry_loss(margin, label, smoothing=smoothing, denominator=denominator)
         centre = centring * (score_a + score_b).square().sum() / denominator
@@ -150,21 +181,23 @@ def train_reward(
         return LossOutput(preference + centre, metrics)
 
     model.train()
-    for index, pairs in enumerate(batches):
-        yield RewardStep(index, learner.step(loss, PairBatch(pairs)))
+    for index, groups in enumerate(batches):
+        yield RewardStep(index, learner.step(loss, ComparisonBatch(groups)))
 
 
 @torch.no_grad()
 def margins(
-    model: RewardModel, pairs: Sequence[EncodedPair], *, rows_at_once: int = 64
-) -> list[float]:
-    """r_a - r_b of each pair."""
+    model: RewardModel, groups: Sequence[ComparedAnswers], *, rows_at_once: int = 64
+) -> tuple[list[float], list[float]]:
+    """r_a - r_b and the label of each pair, group by group."""
     model.eval()
-    order = sorted(range(len(pairs)), key=lambda i: -max(len(pairs[i].a), len(pairs[i].b)))
-    result = [0.0] * len(pairs)
+    order = sorted(range(len(groups)), key=lambda i: -shared_length(groups[i].texts))
+    measured: dict[int, list[float]] = {}
     for start in range(0, len(order), rows_at_once):
         chosen = order[start : start + rows_at_once]
-        a, b = _scores(model, [pairs[i] for i in chosen])
-        for i, value in zip(chosen, (a - b).tolist(), strict=True):
-            result[i] = value
-    return result
+        a, b, _ = _compare(model, [groups[i] for i in chosen])
+        remaining = iter((a - b).tolist())
+        for i in chosen:
+            measured[i] = [next(remaining) for _ in groups[i].pairs]
+    found = [margin for i in range(len(groups)) for margin in measured[i]]
+    return found, [p_a for group in groups for _, _, p_a in group.pairs]

@@ -11,13 +11,25 @@ from tutelage.config import BatchConfig, OptimizerConfig
 from tutelage.models import RewardModel
 from tutelage.records import Comparison, Message, Preference, Prompt
 from tutelage.trainers.learner import Learner
-from tutelage.trainers.reward import EncodedPair, PairBatch, encode_pairs, margins, train_reward
+from tutelage.trainers.reward import (
+    ComparedAnswers,
+    ComparisonBatch,
+    encode_comparisons,
+    margins,
+    minibatches,
+    train_reward,
+)
 
 PAIRS = [
-    EncodedPair((5, 6, 7), (5, 8), 1.0),
-    EncodedPair((9, 10), (9, 11, 12, 13, 14), 0.0),
-    EncodedPair((15, 16, 17, 18), (15, 19, 20), 0.7),
+    ((5, 6, 7), (5, 8), 1.0),
+    ((9, 10), (9, 11, 12, 13, 14), 0.0),
+    ((15, 16, 17, 18), (15, 19, 20), 0.7),
 ]
+
+
+def one_by_one(pairs) -> list[ComparedAnswers]:
+    """Each pair as the only one of its prompt."""
+    return [ComparedAnswers((a, b), ((0, 1, p_a),)) for a, b, p_a in pairs]
 
 
 @pytest.fixture
@@ -47,11 +59,11 @@ def build(tiny_tokenizer) -> Callable[[], RewardModel]:
 def gradient_of(recording):
     """`gradient_of(model, pairs)`: metrics and gradient of one step."""
 
-    def step(model: RewardModel, pairs: Sequence[EncodedPair], *, tokens: int = 10**6, **options):
+    def step(model: RewardModel, pairs, *, tokens: int = 10**6, **options):
         optimizer = recording(model, OptimizerConfig(max_gradient_norm=1e9))
         batch = BatchConfig(microbatch_tokens=tokens)
         learner = Learner({"reward_model": optimizer}, batch, torch.Generator())
-        (taken,) = train_reward(model, learner, [pairs], **options)
+        (taken,) = train_reward(model, learner, [one_by_one(pairs)], **options)
         return taken.metrics, optimizer.gradients[0]
 
     return step
@@ -67,20 +79,20 @@ def scores(model: RewardModel, rows) -> list[float]:
 
 def test_loss_is_bradley_terry_with_soft_labels_and_centring(build, gradient_of):
     model = build()
-    a, b = scores(model, [p.a for p in PAIRS]), scores(model, [p.b for p in PAIRS])
+    a, b = scores(model, [a for a, _, _ in PAIRS]), scores(model, [b for _, b, _ in PAIRS])
     expected = 0.0
-    for x, y, pair in zip(a, b, PAIRS, strict=True):
+    for x, y, (_, _, p_a) in zip(a, b, PAIRS, strict=True):
         first = 1 / (1 + math.exp(y - x))
-        expected -= pair.p_a * math.log(first) + (1 - pair.p_a) * math.log(1 - first)
+        expected -= p_a * math.log(first) + (1 - p_a) * math.log(1 - first)
         expected += 0.05 * (x + y) ** 2
     metrics, _ = gradient_of(model, PAIRS, centring=0.05)
     assert metrics["loss"] == pytest.approx(expected / 3, rel=1e-5)
-    right = [(x > y) == (pair.p_a > 0.5) for x, y, pair in zip(a, b, PAIRS, strict=True)]
+    right = [(x > y) == (p[2] > 0.5) for x, y, p in zip(a, b, PAIRS, strict=True)]
     assert metrics["accuracy"] == pytest.approx(sum(right) / 3)
 
 
 def test_swapping_the_answers_and_the_label_changes_nothing(build, gradient_of):
-    swapped = [EncodedPair(p.b, p.a, 1 - p.p_a) for p in PAIRS]
+    swapped = [(b, a, 1 - p_a) for a, b, p_a in PAIRS]
     metrics, gradient = gradient_of(build(), PAIRS)
     other, same = gradient_of(build(), swapped)
     assert other == pytest.approx(metrics, rel=1e-5)
@@ -95,8 +107,8 @@ def test_swapping_only_the_answers_negates_the_gradient_at_a_tie(build, gradient
         torch.nn.init.zeros_(model.model.score.weight)
         return model
 
-    pairs = [EncodedPair(p.a, p.b, 1.0) for p in PAIRS]
-    swapped = [EncodedPair(p.b, p.a, 1.0) for p in PAIRS]
+    pairs = [(a, b, 1.0) for a, b, _ in PAIRS]
+    swapped = [(b, a, 1.0) for a, b, _ in PAIRS]
     metrics, gradient = gradient_of(tied(), pairs, centring=0.0)
     _, negated = gradient_of(tied(), swapped, centring=0.0)
     assert metrics["loss"] == pytest.approx(math.log(2), abs=1e-6)
@@ -115,30 +127,76 @@ def test_gradients_do_not_depend_on_micro_batches(build, gradient_of):
 
 def test_margins_stand_in_the_order_of_the_pairs(build):
     model = build()
-    a, b = scores(model, [p.a for p in PAIRS]), scores(model, [p.b for p in PAIRS])
+    a, b = scores(model, [a for a, _, _ in PAIRS]), scores(model, [b for _, b, _ in PAIRS])
     expected = [x - y for x, y in zip(a, b, strict=True)]
     for rows_at_once in (1, 2, 64):
-        assert margins(model, PAIRS, rows_at_once=rows_at_once) == pytest.approx(expected, abs=1e-5)
+        found, labels = margins(model, one_by_one(PAIRS), rows_at_once=rows_at_once)
+        assert found == pytest.approx(expected, abs=1e-5)
+        assert labels == [p_a for _, _, p_a in PAIRS]
+
+
+def test_answers_to_one_prompt_are_read_once_and_give_the_same_gradient(build, recording):
+    """Three answers in all their three pairs, against each pair with rows of its own."""
+    prompt = (5, 6, 7, 8)
+    answers = tuple((*prompt, *rest) for rest in ((9,), (10, 11, 12), (13, 14)))
+    pairs = ((0, 1, 1.0), (2, 1, 0.3), (0, 2, 0.0))
+    together = ComparedAnswers(answers, pairs)
+    apart = one_by_one([(answers[a], answers[b], p_a) for a, b, p_a in pairs])
+    assert ComparisonBatch([together]).row_lengths == [4 + 1 + 3 + 2]
+    gradients = []
+    for groups in ([together], apart):
+        model = build()
+        assert model.backbone.reads_shared_prefixes
+        optimizer = recording(model, OptimizerConfig(max_gradient_norm=1e9))
+        learner = Learner({"reward_model": optimizer}, BatchConfig(), torch.Generator())
+        (step,) = train_reward(model, learner, [groups])
+        gradients.append((step.metrics["loss"], optimizer.gradients[0]))
+    (loss, whole), (other, parts) = gradients
+    assert loss == pytest.approx(other, rel=1e-5)
+    assert (whole - parts).norm() <= 1e-5 * parts.norm()
+
+
+PROMPT = Prompt("p", (Message("user", "hi"),))
+
+
+def preference(a: str, b: str, prompt: Prompt = PROMPT) -> Preference:
+    return Preference(Comparison(prompt, a, b), 0.8, "someone")
 
 
 def test_pairs_that_do_not_fit_are_left_out_whole_and_counted(build):
     model = build()
-    prompt = Prompt("p", (Message("user", "hi"),))
-
-    def preference(a: str, b: str) -> Preference:
-        return Preference(Comparison(prompt, a, b), 0.8, "someone")
-
-    pairs, too_long = encode_pairs(
-        model, [preference("yes", "no"), preference("x" * 40, "no"), preference("a", "y" * 40)]
-    )
+    labels = [("yes", "no"), ("x" * 40, "no"), ("a", "y" * 40), ("no", "maybe")]
+    groups, too_long = encode_comparisons(model, [preference(a, b) for a, b in labels])
     assert too_long == 2
-    assert pairs == [
-        EncodedPair(model.encode(prompt, "yes"), model.encode(prompt, "no"), 0.8, prompt.id)
+    (group,) = groups
+    kept = [(group.texts[a], group.texts[b], p_a) for a, b, p_a in group.pairs]
+    assert kept == [
+        (model.encode(PROMPT, a), model.encode(PROMPT, b), 0.8)
+        for a, b in (("yes", "no"), ("no", "maybe"))
     ]
+    assert group.texts.count(model.encode(PROMPT, "no")) == 1
 
 
-def test_pairs_are_measured_by_their_longer_answer():
-    batch = PairBatch(PAIRS)
-    assert batch.row_lengths == [6, 10, 8]
+def test_pairs_of_a_prompt_stay_together_up_to_a_limit(build):
+    other = Prompt("q", PROMPT.messages)
+    labels = [preference("yes", "no", PROMPT if i % 5 else other) for i in range(100)]
+    groups, _ = encode_comparisons(build(), labels)
+    assert [len(group.pairs) for group in groups] == [20, 32, 32, 16]
+
+
+def test_minibatches_hold_enough_pairs_and_every_prompt_in_turn():
+    groups = [ComparedAnswers(((i,), (i, i)), ((0, 1, 1.0),) * (i % 3 + 1)) for i in range(30)]
+    batches = list(minibatches(groups, 12, 5, torch.Generator().manual_seed(0)))
+    for batch in batches:
+        assert 12 <= sum(len(group.pairs) for group in batch) < 15
+    seen = [group.texts for batch in batches for group in batch][:30]
+    assert sorted(seen) == [group.texts for group in groups]
+    (all_there_is,) = minibatches(groups[:3], 64, 1, torch.Generator())
+    assert len(all_there_is) == 3
+
+
+def test_a_batch_counts_pairs_and_measures_rows_with_the_prefix_once():
+    batch = ComparisonBatch(one_by_one(PAIRS))
+    assert batch.row_lengths == [4, 6, 6]
     assert batch.denominator == 3
-    assert batch.select([2, 0]).pairs == [PAIRS[2], PAIRS[0]]
+    assert batch.select([2, 0]).groups == [batch.groups[2], batch.groups[0]]

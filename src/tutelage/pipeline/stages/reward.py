@@ -20,7 +20,13 @@ from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import Speed, compute_dtype, device, generator
 from tutelage.records import Preference, Prompt
 from tutelage.trainers.learner import Learner, Optimizer
-from tutelage.trainers.reward import EncodedPair, by_prompt, encode_pairs, margins, train_reward
+from tutelage.trainers.reward import (
+    ComparedAnswers,
+    encode_comparisons,
+    margins,
+    minibatches,
+    train_reward,
+)
 
 __all__ = ["run"]
 
@@ -49,7 +55,7 @@ def run(config: RewardStage, context: StageContext) -> dict[str, float]:
     report = measured.to_json()
     (context.folder / "reward.json").write_text(json.dumps(report, indent=2) + "\n")
     return {
-        "pairs": float(sum(map(len, encoded))),
+        "pairs": float(sum(map(_pairs, encoded))),
         "held_out_accuracy": measured.accuracy.mean,
         "held_out_loss": measured.loss,
         "ece": measured.ece,
@@ -82,40 +88,44 @@ def _split(
 
 def _encode(
     model: RewardModel, preferences: Sequence[Preference], context: StageContext
-) -> list[EncodedPair]:
-    pairs, too_long = encode_pairs(model, preferences)
+) -> list[ComparedAnswers]:
+    groups, too_long = encode_comparisons(model, preferences)
     if too_long:
         context.progress.message(
             f"{too_long} of {len(preferences)} pairs exceed {model.max_length} tokens "
             "and are left out"
         )
-    if not pairs:
+    if not groups:
         raise DataError(
             f"none of {len(preferences)} pairs fits {model.max_length} tokens: raise max_length"
         )
-    return pairs
+    return groups
 
 
-def _steps(phase: RewardPhase, pairs: Sequence[EncodedPair], minibatch: int) -> int:
-    return max(1, math.ceil(phase.epochs * len(pairs) / minibatch))
+def _pairs(groups: Sequence[ComparedAnswers]) -> int:
+    return sum(len(group.pairs) for group in groups)
+
+
+def _steps(phase: RewardPhase, groups: Sequence[ComparedAnswers], minibatch: int) -> int:
+    return max(1, math.ceil(phase.epochs * _pairs(groups) / minibatch))
 
 
 def _train_phase(
     config: RewardStage,
     phase: RewardPhase,
     model: RewardModel,
-    pairs: Sequence[EncodedPair],
+    groups: Sequence[ComparedAnswers],
     context: StageContext,
     done: int,
     total: int,
 ) -> int:
     """One phase with an optimiser of its own; returns the steps done so far."""
-    steps = _steps(phase, pairs, config.batch.minibatch)
+    steps = _steps(phase, groups, config.batch.minibatch)
     source = generator(context)
     learner = Learner(
         {"reward_model": Optimizer(model, phase.optimizer, steps)}, config.batch, source
     )
-    batches = by_prompt(pairs, config.batch.minibatch, steps, source)
+    batches = minibatches(groups, config.batch.minibatch, steps, source)
     speed = Speed()
     for step in train_reward(
         model, learner, batches, smoothing=config.smoothing, centring=config.centring
@@ -136,8 +146,8 @@ def _train_phase(
 def _measure(
     model: RewardModel, held_out: Sequence[Preference], context: StageContext
 ) -> RewardQuality:
-    pairs, _ = encode_pairs(model, held_out)
-    return quality(margins(model, pairs), [pair.p_a for pair in pairs], seed=context.seed)
+    groups, _ = encode_comparisons(model, held_out)
+    return quality(*margins(model, groups), seed=context.seed)
 
 
 def _calibrate(
