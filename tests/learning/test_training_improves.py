@@ -107,8 +107,7 @@ def test_reward_model_recovers_a_preference(tiny_tokenizer, noise, low, high):
     steps = list(train_reward(model, learner, batches))
     assert len(steps) == 100
     agree = [
-        (margin > 0) == (p_a > 0.5)
-        for margin, p_a in zip(*margins(model, held_out), strict=True)
+        (margin > 0) == (p_a > 0.5) for margin, p_a in zip(*margins(model, held_out), strict=True)
     ]
     assert low <= np.mean(agree) <= high
 

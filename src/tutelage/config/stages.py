@@ -84,7 +84,7 @@ class ModelShape(Section):
     """Width of the residual stream."""
     layers: PositiveInt = 3
     """Transformer blocks."""
-    heads: PositiveInt = 4
+    heads: PositiveInt = 3
     """Attention heads."""
     mlp_size: PositiveInt = 256
     """Width of the feed-forward blocks."""

@@ -1,6 +1,6 @@
 """Sampling in the training process, from the policy's own weights.
 
-Prompts are read once for all their samples; rows leave the batch when they end. One
+Prompts are read once for all their samples; rows that have ended leave the batch. One
 uniform number per row draws each token (inverse of the cumulative distribution), and the
 log-probability comes from the same pass.
 """
@@ -15,12 +15,17 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from tutelage.errors import GenerationError
+from tutelage.generation.cache import growing_cache
 from tutelage.generation.engine import Sampling
 from tutelage.models.causal import autocast
 from tutelage.models.policy import Policy
 from tutelage.records import Completion, EncodedPrompt, StopReason
 
 __all__ = ["LocalEngine", "draw"]
+
+_COMPACT_AT = 0.75
+"""Share of rows still being written at which the others leave the batch: to copy the cache for
+every row that ends costs more than to decode a few rows in vain."""
 
 
 def draw(
@@ -127,7 +132,7 @@ class LocalEngine:
         model = self.policy.model
         device = model.device
         tokens, mask = _left_padded([group[0].prompt.tokens for group in groups], device)
-        cache = DynamicCache(config=model.config)
+        cache = growing_cache(model.config)
         logits = self._forward(tokens, mask, cache)
         count = sampling.samples_per_prompt
         if count > 1:
@@ -135,17 +140,20 @@ class LocalEngine:
             logits, mask = (x.repeat_interleave(count, 0) for x in (logits, mask))
         rows = [row for group in groups for row in group]
         stop_tokens = torch.tensor(sorted(sampling.stop_tokens), dtype=torch.long, device=device)
+        writing = torch.ones(len(rows), dtype=torch.bool, device=device)
         for step in range(sampling.max_tokens):
             chosen, logprobs = draw(logits, sampling.temperature, self.generator)
             stopped = torch.isin(chosen, stop_tokens)
             _append(rows, chosen, logprobs, stopped)
-            if step + 1 == sampling.max_tokens or bool(stopped.all()):
+            writing &= ~stopped
+            left = int(writing.sum())
+            if step + 1 == sampling.max_tokens or not left:
                 return
-            if bool(stopped.any()):
-                alive = (~stopped).nonzero().squeeze(1)
-                cache.batch_select_indices(alive)
-                mask, chosen = mask[alive], chosen[alive]
-                rows = [rows[i] for i in alive.tolist()]
+            if left <= _COMPACT_AT * len(rows):
+                kept = writing.nonzero().squeeze(1)
+                cache.batch_select_indices(kept)
+                mask, chosen, writing = mask[kept], chosen[kept], writing[kept]
+                rows = [rows[i] for i in kept.tolist()]
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             logits = self._forward(chosen[:, None], mask, cache)
 
@@ -205,6 +213,7 @@ def _append(rows: list[_Row], tokens: Tensor, logprobs: Tensor, stopped: Tensor)
     for row, token, logprob, stop in zip(
         rows, tokens.tolist(), logprobs.tolist(), stopped.tolist(), strict=True
     ):
-        row.tokens.append(token)
-        row.logprobs.append(logprob)
-        row.stopped = stop
+        if not row.stopped:
+            row.tokens.append(token)
+            row.logprobs.append(logprob)
+            row.stopped = stop

@@ -115,9 +115,7 @@ class RewardModel(nn.Module):
             scores: Tensor = cast(nn.Linear, self.model.score)(final)
         return scores.squeeze(-1).float()
 
-    def of_groups(
-        self, groups: Sequence[Sequence[Sequence[int]]]
-    ) -> Float[Tensor, " sequences"]:
+    def of_groups(self, groups: Sequence[Sequence[Sequence[int]]]) -> Float[Tensor, " sequences"]:
         """Raw scores of encoded texts, group by group; what a group shares is read once.
 
         The same numbers as `forward` gives for each text, up to rounding.

@@ -26,7 +26,7 @@ from tutelage.trainers.sft import WeightedSequence, perplexity, sft
 
 __all__ = ["run"]
 
-_HELD_OUT = 128
+_HELD_OUT = 64
 """Sequences that measure progress and are not trained on."""
 _TOKENIZER_DOCUMENTS = 4000
 
