@@ -45,14 +45,11 @@ class Finished:
 
     result: RunResult
 
-    def record(self, stage: str) -> EvaluationRecord:
-        path = self.result.stage(stage) / "evaluation.json"
-        return EvaluationRecord.from_json(json.loads(path.read_text("utf-8")))
-
     @cached_property
     def evaluation(self) -> EvaluationRecord:
-        """Every model against the SFT model."""
-        return self.record("evaluation")
+        """Every model against the SFT model and against each other."""
+        path = self.result.stage("evaluation") / "evaluation.json"
+        return EvaluationRecord.from_json(json.loads(path.read_text("utf-8")))
 
     def mean(self, model: str, measure: str) -> float:
         models = {model.name: model for model in self.evaluation.models}
@@ -64,10 +61,10 @@ class Finished:
         assert found is not None, f"evaluation.json has no difference {model} - before"
         return found
 
-    def over(self, model: str) -> Difference:
-        """Gold of the model minus that of the guarded run on the same prompts."""
-        found = self.record("against_guarded").difference(model, "gold")
-        assert found is not None, f"evaluation.json has no difference {model} - guarded"
+    def lead(self, rival: str) -> Difference:
+        """Gold of the guarded run minus that of a rival on the same prompts."""
+        found = self.evaluation.difference("guarded", "gold", baseline=rival)
+        assert found is not None, f"evaluation.json has no difference guarded - {rival}"
         return found
 
     def gold_of_probes(self, stage: str) -> dict[int, float]:
@@ -185,7 +182,7 @@ def gate_2(finished: Finished) -> Iterator[Clause]:
 
 def gate_3(finished: Finished) -> Iterator[Clause]:
     limits = GATES["guarded"]
-    gold, rival = finished.gain("guarded", "gold"), finished.over("unguarded")
+    gold, lead = finished.gain("guarded", "gold"), finished.lead("unguarded")
     probes = finished.gold_of_probes("guarded")
     yield (
         f"gold, guarded - before: {interval(gold)}, expected {limits['gold_gain']:+} or more "
@@ -198,8 +195,8 @@ def gate_3(finished: Finished) -> Iterator[Clause]:
         fall(probes) <= limits["fall_from_peak"],
     )
     yield (
-        f"gold, unguarded - guarded: {interval(rival)}, expected an interval below 0",
-        rival.high < 0,
+        f"gold, guarded - unguarded: {interval(lead)}, expected an interval above 0",
+        lead.low > 0,
     )
 
 
@@ -233,7 +230,7 @@ def test_a_penalty_above_the_reward_models_slope_cures_and_one_below_does_not(fi
 
 def test_guarded_training_gains_gold_and_keeps_it(finished):
     # Shown, not required: the cured run has the other reward model and is no rival by design.
-    print(f"shown  gold, cured - guarded: {interval(finished.over('cured'))}")
+    print(f"shown  gold, guarded - cured: {interval(finished.lead('cured'))}")
     require(*gate_3(finished))
 
 

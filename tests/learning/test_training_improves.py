@@ -21,7 +21,7 @@ from tutelage.records import (
     Prompt,
     Score,
 )
-from tutelage.trainers.learner import Learner, Optimizer, shuffled
+from tutelage.trainers.learner import Learner, Optimizer
 from tutelage.trainers.ppo import PPOStep, ppo
 from tutelage.trainers.reward import encode_comparisons, margins, minibatches, train_reward
 from tutelage.trainers.sft import sft

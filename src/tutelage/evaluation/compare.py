@@ -73,7 +73,7 @@ def compare(
     show: int = 12,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Measures each model; the first is the baseline of the differences.
+    """Measures each model, and each against every one before it; the first is the baseline.
 
     Args:
         prompts: the same for all models.
@@ -102,8 +102,9 @@ def compare(
         "measures": [measure.to_json() for measure in measures],
         "differences": [
             row
-            for model in models[1:]
-            for row in _differences(model.name, models[0].name, measured, seed)
+            for i, model in enumerate(models)
+            for other in models[:i]
+            for row in _differences(model.name, other.name, measured, seed)
         ],
         "histograms": {"length": {model.name: list(model.lengths) for model in models}},
         "notes": [],

@@ -66,7 +66,7 @@ def _enlarged(store: Tensor, used: int, size: int) -> Tensor:
 
 
 def growing_cache(config: PreTrainedConfig) -> DynamicCache:
-    """An empty cache for a model; layers of other kinds, as with sliding windows, stay as they are."""
+    """An empty cache for a model; layers with a sliding window stay those of transformers."""
     cache = DynamicCache(config=config)
     cache.layers = [
         _GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers

@@ -128,7 +128,7 @@ class LocalEngine:
                 )
 
     def _decode(self, groups: list[list[_Row]], sampling: Sampling) -> None:
-        """Fills the rows of one batch, dropping each as it ends."""
+        """Fills the rows of one batch, dropping those that have ended."""
         model = self.policy.model
         device = model.device
         tokens, mask = _left_padded([group[0].prompt.tokens for group in groups], device)

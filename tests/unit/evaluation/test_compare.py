@@ -1,4 +1,4 @@
-"""Models side by side: means, paired differences from the baseline, samples to read."""
+"""Models side by side: means, paired differences, samples to read."""
 
 import json
 
@@ -69,6 +69,19 @@ def test_differences_are_over_prompts_that_both_have(record):
     assert rows["proxy"]["n"] == 3
     assert {row["baseline"] for row in rows.values()} == {"before"}
     assert rows["vowels"]["low"] <= rows["vowels"]["mean"] <= rows["vowels"]["high"]
+
+
+def test_every_model_is_compared_with_every_one_before_it():
+    models = [
+        answers(name, *texts) for name, texts in zip("abc", ("aaaa", "abab", "bbbb"), strict=True)
+    ]
+    record = compare(PROMPTS, models, Vowels())
+    found = {
+        (row["model"], row["baseline"]): row["mean"]
+        for row in record["differences"]
+        if row["measure"] == "vowels"
+    }
+    assert found == {("b", "a"): -0.5, ("c", "a"): -1.0, ("c", "b"): -0.5}
 
 
 def test_record_explains_its_measures_and_shows_samples(record):

@@ -1,4 +1,4 @@
-"""Several sequences in one row: the same states as in rows of their own, and not one sees another."""
+"""Several sequences in one row: the states of rows of their own, and none sees another."""
 
 import pytest
 import torch

@@ -1,7 +1,7 @@
 """Reward-model training: the loss by hand, both answers at once, nothing lost."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 import torch
