@@ -23,7 +23,7 @@ from tutelage.records import (
 )
 from tutelage.trainers.learner import Learner, Optimizer
 from tutelage.trainers.ppo import PPOStep, ppo
-from tutelage.trainers.reward import encode_comparisons, margins, minibatches, train_reward
+from tutelage.trainers.reward import Minibatches, encode_comparisons, margins, train_reward
 from tutelage.trainers.sft import sft
 
 LINES = [
@@ -103,7 +103,7 @@ def test_reward_model_recovers_a_preference(tiny_tokenizer, noise, low, high):
     training, _ = encode_comparisons(model, preferences(1600, noise, seed=0))
     held_out, _ = encode_comparisons(model, preferences(800, noise, seed=1))
     learner = learner_of("reward_model", model, 100, 1e-2, 32)
-    batches = minibatches(training, 32, 100, torch.Generator().manual_seed(0))
+    batches = Minibatches(training, 32, 100, torch.Generator().manual_seed(0))
     steps = list(train_reward(model, learner, batches))
     assert len(steps) == 100
     agree = [

@@ -21,7 +21,7 @@ from tutelage.config import BatchConfig, OptimizerConfig
 from tutelage.errors import TrainingError
 from tutelage.models import forbid_low_precision_weights
 
-__all__ = ["Batch", "Learner", "Optimizer", "Plan", "schedule", "shuffled"]
+__all__ = ["Batch", "Learner", "Optimizer", "Plan", "schedule"]
 
 
 class Batch(Protocol):
@@ -47,20 +47,7 @@ class Batch(Protocol):
 
 
 B = TypeVar("B", bound=Batch)
-Item = TypeVar("Item")
 Loss = Callable[[B, float], LossOutput]
-
-
-def shuffled(
-    items: Sequence[Item], size: int, steps: int, generator: torch.Generator
-) -> Iterator[list[Item]]:
-    """`steps` lists of `size` items, each item once before any comes again."""
-    order: list[int] = []
-    for _ in range(steps):
-        while len(order) < size:
-            order += torch.randperm(len(items), generator=generator).tolist()
-        chosen, order = order[:size], order[size:]
-        yield [items[i] for i in chosen]
 
 
 def schedule(config: OptimizerConfig, step: int, total: int) -> float:
@@ -126,12 +113,18 @@ class Optimizer:
         self.adamw.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """AdamW's moments and the position in the schedule."""
-        return {"adamw": self.adamw.state_dict(), "steps": self.steps}
+        """AdamW's moments of each weight, and the position in the schedule."""
+        moments = self.adamw.state_dict()["state"]
+        return {
+            "moments": {str(i): dict(state) for i, state in moments.items()},
+            "steps": self.steps,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Inverse of `state_dict`."""
-        self.adamw.load_state_dict(state["adamw"])
+        """Inverse of `state_dict`; rates and decays stay those of the configuration."""
+        moments = {int(i): dict(moment) for i, moment in state["moments"].items()}
+        groups = self.adamw.state_dict()["param_groups"]
+        self.adamw.load_state_dict({"state": moments, "param_groups": groups})
         self.steps = state["steps"]
 
 
@@ -275,6 +268,23 @@ class Learner:
     def _zero_grad(self) -> None:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimisers, the order of rows to come, and skipped steps; the models are the caller's."""
+        return {
+            "optimizers": {name: each.state_dict() for name, each in self.optimizers.items()},
+            "generator": self.generator.get_state(),
+            "skipped": self.skipped,
+            "skipped_in_a_row": self._skipped_in_a_row,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.generator.set_state(state["generator"])
+        self.skipped = state["skipped"]
+        self._skipped_in_a_row = state["skipped_in_a_row"]
 
 
 def _full_shape(batch: Batch, part: Tensor) -> tuple[int, ...]:

@@ -69,16 +69,19 @@ def ppo(
     kl_coefficient: KLCoefficient,
     sampling: Sampling,
     config: PPOConfig,
+    *,
+    start: int = 0,
 ) -> Iterator[PPOStep]:
-    """Yields one `PPOStep` per batch of prompts.
+    """Yields one `PPOStep` per batch of prompts, numbered from `start`.
 
-    Logging, evaluation and saving belong to whoever consumes the iterator.
+    Logging, evaluation and saving belong to whoever consumes the iterator. Between two rounds all
+    state is in the arguments.
 
     Raises:
         TrainingError: the first minibatch's ratio is not 1, or updates are not finite.
         RewardError: more than `max_failed_share` of a round could not be scored.
     """
-    for index, batch in enumerate(prompts):
+    for index, batch in enumerate(prompts, start):
         # 1. Sample y ~ pi_old(. | x) and score the whole completion: R(x, y).
         completions = engine.generate(batch, sampling)
         repeated = [prompt for prompt in batch for _ in range(sampling.samples_per_prompt)]

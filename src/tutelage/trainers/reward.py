@@ -20,15 +20,16 @@ from tutelage.algorithms import LossOutput, bradley_terry_loss, pairwise_accurac
 from tutelage.models import RewardModel
 from tutelage.models.shared_prefix import shared_length
 from tutelage.records import Preference, Prompt
+from tutelage.trainers.batches import Shuffled
 from tutelage.trainers.learner import Learner
 
 __all__ = [
     "ComparedAnswers",
     "ComparisonBatch",
+    "Minibatches",
     "RewardStep",
     "encode_comparisons",
     "margins",
-    "minibatches",
     "train_reward",
 ]
 
@@ -117,22 +118,20 @@ def _encode(
     return ComparedAnswers(tuple(texts), tuple(pairs))
 
 
-def minibatches(
-    groups: Sequence[ComparedAnswers], size: int, steps: int, generator: torch.Generator
-) -> Iterator[list[ComparedAnswers]]:
+class Minibatches(Shuffled[ComparedAnswers]):
     """`steps` minibatches of at least `size` pairs, or of all there are.
 
     Every prompt comes once before any comes again.
     """
-    size = min(size, sum(len(group.pairs) for group in groups))
-    waiting: list[int] = []
-    for _ in range(steps):
+
+    def _next(self) -> list[ComparedAnswers]:
+        size = min(self.size, sum(len(group.pairs) for group in self.items))
         batch: list[ComparedAnswers] = []
         while sum(len(group.pairs) for group in batch) < size:
-            if not waiting:
-                waiting = torch.randperm(len(groups), generator=generator).tolist()
-            batch.append(groups[waiting.pop()])
-        yield batch
+            if not self._order:
+                self._order = self._permutation()
+            batch.append(self.items[self._order.pop()])
+        return batch
 
 
 def _compare(
@@ -158,6 +157,7 @@ def train_reward(
     *,
     smoothing: float = 0.0,
     centring: float = 0.01,
+    start: int = 0,
 ) -> Iterator[RewardStep]:
     """Yields one `RewardStep` per minibatch, with `loss`, `accuracy` and `margin`.
 
@@ -167,6 +167,7 @@ def train_reward(
         batches: minibatches of compared answers.
         smoothing: label smoothing of the Bradley-Terry loss.
         centring: eta, the weight of (r_a + r_b)^2.
+        start: number of the first step; not 0 where training is resumed.
     """
 
     def loss(batch: ComparisonBatch, denominator: float) -> LossOutput:
@@ -181,7 +182,7 @@ def train_reward(
         return LossOutput(preference + centre, metrics)
 
     model.train()
-    for index, groups in enumerate(batches):
+    for index, groups in enumerate(batches, start):
         yield RewardStep(index, learner.step(loss, ComparisonBatch(groups)))
 
 

@@ -49,15 +49,28 @@ def imitation_loss(policy: Policy, rows: TokenBatch, denominator: float) -> Loss
 
 
 def sft(
-    policy: Policy, learner: Learner, batches: Iterable[Sequence[WeightedSequence]], *, pad: int
+    policy: Policy,
+    learner: Learner,
+    batches: Iterable[Sequence[WeightedSequence]],
+    *,
+    pad: int,
+    start: int = 0,
 ) -> Iterator[SFTStep]:
-    """Yields one `SFTStep` per minibatch, with `loss`, `accuracy` and the optimiser's figures."""
+    """Yields one `SFTStep` per minibatch, with `loss`, `accuracy` and the optimiser's figures.
+
+    Args:
+        policy: trained in place.
+        learner: owns the optimiser.
+        batches: minibatches of token ids with their weights.
+        pad: token id behind shorter sequences.
+        start: number of the first step; not 0 where training is resumed.
+    """
 
     def loss(rows: TokenBatch, denominator: float) -> LossOutput:
         return imitation_loss(policy, rows, denominator)
 
     policy.model.train()
-    for index, rows in enumerate(batches):
+    for index, rows in enumerate(batches, start):
         batch = TokenBatch.collate(rows, pad=pad).to(policy.model.device)
         metrics = learner.step(loss, batch)
         yield SFTStep(index, sum(batch.row_lengths), metrics)

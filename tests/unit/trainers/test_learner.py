@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tutelage.algorithms import LossOutput
 from tutelage.config import BatchConfig, OptimizerConfig
 from tutelage.errors import ModelError, TrainingError
-from tutelage.trainers.learner import Learner, Optimizer, schedule, shuffled
+from tutelage.trainers.learner import Learner, Optimizer, schedule
 
 LENGTHS = (3, 1, 5, 2, 4, 1, 6, 2, 3)
 
@@ -449,12 +449,32 @@ def test_optimiser_goes_on_where_it_was_saved():
     assert second.weights[0].equal(straight.weights[0])
 
 
-def test_shuffled_takes_each_item_before_any_comes_again():
-    batches = list(shuffled(range(10), 4, 10, torch.Generator().manual_seed(0)))
-    assert [len(batch) for batch in batches] == [4] * 10
-    drawn = [item for batch in batches for item in batch]
-    for start in range(0, 40, 10):
-        assert sorted(drawn[start : start + 10]) == list(range(10))
-    assert drawn[:10] != drawn[10:20]
-    again = list(shuffled(range(10), 4, 10, torch.Generator().manual_seed(0)))
-    assert again == batches
+def test_learner_goes_on_bit_for_bit_from_its_saved_state(learner_of):
+    batch = make(torch.float32)
+
+    def learner() -> tuple[nn.Module, Learner]:
+        model = linear(torch.float32)
+        return model, learner_of(model, still=False, minibatch=2)
+
+    def fit(learner: Learner, model: nn.Module, times: int) -> None:
+        for _ in range(times):
+            learner.fit(squares(model), batch, learner.plan(batch))
+
+    straight_model, straight = learner()
+    fit(straight, straight_model, 4)
+    first_model, first = learner()
+    fit(first, first_model, 2)
+    first.skipped = 3
+    second_model, second = learner()
+    second_model.load_state_dict(first_model.state_dict())
+    second.load_state_dict(first.state_dict())
+    fit(second, second_model, 2)
+    assert second_model.weight.equal(straight_model.weight)
+    assert second.skipped == 3
+    # The order of the rows is part of it: from another order other weights follow.
+    other_model, other = learner()
+    other_model.load_state_dict(first_model.state_dict())
+    state = first.state_dict()
+    other.load_state_dict({**state, "generator": torch.Generator().manual_seed(9).get_state()})
+    fit(other, other_model, 2)
+    assert not other_model.weight.equal(straight_model.weight)

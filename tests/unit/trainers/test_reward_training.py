@@ -14,9 +14,9 @@ from tutelage.trainers.learner import Learner
 from tutelage.trainers.reward import (
     ComparedAnswers,
     ComparisonBatch,
+    Minibatches,
     encode_comparisons,
     margins,
-    minibatches,
     train_reward,
 )
 
@@ -186,12 +186,12 @@ def test_pairs_of_a_prompt_stay_together_up_to_a_limit(build):
 
 def test_minibatches_hold_enough_pairs_and_every_prompt_in_turn():
     groups = [ComparedAnswers(((i,), (i, i)), ((0, 1, 1.0),) * (i % 3 + 1)) for i in range(30)]
-    batches = list(minibatches(groups, 12, 5, torch.Generator().manual_seed(0)))
+    batches = list(Minibatches(groups, 12, 5, torch.Generator().manual_seed(0)))
     for batch in batches:
         assert 12 <= sum(len(group.pairs) for group in batch) < 15
     seen = [group.texts for batch in batches for group in batch][:30]
     assert sorted(seen) == [group.texts for group in groups]
-    (all_there_is,) = minibatches(groups[:3], 64, 1, torch.Generator())
+    (all_there_is,) = Minibatches(groups[:3], 64, 1, torch.Generator())
     assert len(all_there_is) == 3
 
 

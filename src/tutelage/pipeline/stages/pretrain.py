@@ -21,7 +21,8 @@ from tutelage.errors import DataError
 from tutelage.models import Policy, new_llama, save_model
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import Speed, compute_dtype, device, generator
-from tutelage.trainers.learner import Learner, Optimizer, shuffled
+from tutelage.trainers.batches import Shuffled
+from tutelage.trainers.learner import Learner, Optimizer
 from tutelage.trainers.sft import WeightedSequence, perplexity, sft
 
 __all__ = ["run"]
@@ -76,7 +77,7 @@ def _train(
     )
     speed, seen, every = Speed(), 0, max(1, min(25, config.steps // 10))
     result: dict[str, float] = {}
-    batches = shuffled(training, config.rows, config.steps, source)
+    batches = Shuffled(training, config.rows, config.steps, source)
     for step in sft(policy, learner, batches, pad=pad):
         seen += step.tokens
         metrics = {

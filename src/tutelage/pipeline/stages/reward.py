@@ -22,9 +22,9 @@ from tutelage.records import Preference, Prompt
 from tutelage.trainers.learner import Learner, Optimizer
 from tutelage.trainers.reward import (
     ComparedAnswers,
+    Minibatches,
     encode_comparisons,
     margins,
-    minibatches,
     train_reward,
 )
 
@@ -125,7 +125,7 @@ def _train_phase(
     learner = Learner(
         {"reward_model": Optimizer(model, phase.optimizer, steps)}, config.batch, source
     )
-    batches = minibatches(groups, config.batch.minibatch, steps, source)
+    batches = Minibatches(groups, config.batch.minibatch, steps, source)
     speed = Speed()
     for step in train_reward(
         model, learner, batches, smoothing=config.smoothing, centring=config.centring

@@ -17,7 +17,8 @@ from tutelage.pipeline.stages.preparation import (
     save_policy,
 )
 from tutelage.records import Demonstration
-from tutelage.trainers.learner import Learner, Optimizer, shuffled
+from tutelage.trainers.batches import Shuffled
+from tutelage.trainers.learner import Learner, Optimizer
 from tutelage.trainers.sft import WeightedSequence, perplexity, sft
 
 __all__ = ["run"]
@@ -41,7 +42,7 @@ def run(config: SFTStage, context: StageContext) -> dict[str, float]:
     pad = int(tokenizer.pad_token_id or 0)
     before, _ = perplexity(policy, held_out, pad=pad)
     speed = Speed()
-    batches = shuffled(training, config.batch.minibatch, steps, source)
+    batches = Shuffled(training, config.batch.minibatch, steps, source)
     for step in sft(policy, learner, batches, pad=pad):
         metrics = {
             "sft/loss": step.metrics["loss"],

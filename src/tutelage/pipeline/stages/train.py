@@ -32,8 +32,9 @@ from tutelage.pipeline.stages.preparation import (
 from tutelage.records import EncodedPrompt
 from tutelage.rewards import LengthPenalty, ModelReward, Reward, Sum, load_function
 from tutelage.tracking.metrics import SampleWriter
+from tutelage.trainers.batches import Shuffled
 from tutelage.trainers.divergence import sequence_kl
-from tutelage.trainers.learner import Learner, Optimizer, shuffled
+from tutelage.trainers.learner import Learner, Optimizer
 from tutelage.trainers.ppo import PPOStep, ppo
 
 __all__ = ["run"]
@@ -68,7 +69,7 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
         engine,
         reward,
         _learner(settings, policy, critic, context),
-        shuffled(prompts, settings.prompts_per_step, settings.steps, generator(context)),
+        Shuffled(prompts, settings.prompts_per_step, settings.steps, generator(context)),
         _kl_coefficient(settings.kl),
         sampling,
         settings,
