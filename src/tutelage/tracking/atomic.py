@@ -11,7 +11,8 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from tutelage.errors import CheckpointError
 
 __all__ = [
     "fsync_folder",
+    "fsync_tree",
     "null_non_finite",
     "storage_error",
+    "storage_errors",
     "write_bytes_atomically",
     "write_json_atomically",
     "write_text_atomically",
@@ -83,6 +86,13 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def fsync_tree(folder: Path) -> None:
+    """Makes `folder` with all that is in it survive a power cut."""
+    for path in [*folder.rglob("*"), folder]:
+        # A folder and a file are flushed alike: through a descriptor opened for reading.
+        fsync_folder(path)
+
+
 def storage_error(path: Path, error: OSError) -> CheckpointError:
     """The message a person needs when `path` could not be written."""
     if error.errno in _FULL:
@@ -92,3 +102,12 @@ def storage_error(path: Path, error: OSError) -> CheckpointError:
     else:
         advice = "check the folder and run again; finished stages are kept"
     return CheckpointError(f"cannot write {path}: {error.strerror or error}. {advice.capitalize()}")
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turns what the operating system refuses within the block into `storage_error`."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(path, error) from error

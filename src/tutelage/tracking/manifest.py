@@ -9,7 +9,15 @@ from typing import Any, Self
 from tutelage.errors import CheckpointError
 from tutelage.tracking.fingerprint import file_fingerprint
 
-__all__ = ["MANIFEST", "FileEntry", "Manifest", "load_manifest", "verify"]
+__all__ = [
+    "MANIFEST",
+    "FileEntry",
+    "Manifest",
+    "describe_files",
+    "file_fault",
+    "load_manifest",
+    "verify",
+]
 
 MANIFEST = "manifest.json"
 _SCHEMA = 1
@@ -93,13 +101,23 @@ def verify(folder: Path) -> Manifest:
     """
     manifest = load_manifest(folder)
     for name, entry in manifest.files.items():
-        fault = _fault(folder / name, entry)
+        fault = file_fault(folder / name, entry)
         if fault:
             raise CheckpointError(f"{folder / name} {fault}: delete {folder} and run it again")
     return manifest
 
 
-def _fault(path: Path, entry: FileEntry) -> str:
+def describe_files(folder: Path) -> dict[str, FileEntry]:
+    """Hash and size of every file below a folder, by its relative path."""
+    return {
+        path.relative_to(folder).as_posix(): FileEntry(file_fingerprint(path), path.stat().st_size)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def file_fault(path: Path, entry: FileEntry) -> str:
+    """What is wrong with a file, to be read after its name; empty when nothing is."""
     if not path.is_file():
         return "is missing"
     size = path.stat().st_size

@@ -25,9 +25,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from tutelage.errors import ConfigError
-from tutelage.tracking.atomic import fsync_folder, storage_error, write_json_atomically
-from tutelage.tracking.fingerprint import file_fingerprint
-from tutelage.tracking.manifest import MANIFEST, FileEntry, Manifest
+from tutelage.tracking.atomic import (
+    fsync_folder,
+    fsync_tree,
+    storage_error,
+    storage_errors,
+    write_json_atomically,
+)
+from tutelage.tracking.manifest import MANIFEST, Manifest, describe_files
 
 __all__ = ["StageFolder", "StageInfo", "stage_path"]
 
@@ -76,7 +81,7 @@ class StageFolder:
         started, clock = datetime.now(UTC), time.monotonic()
         folder = cls(partial, name)
         try:
-            with _storage_errors(final):
+            with storage_errors(final):
                 _clear_leftovers(partial, stale, final)
                 partial.mkdir(parents=True)
             try:
@@ -85,7 +90,7 @@ class StageFolder:
                 if _disk_is_full(error):
                     raise storage_error(final, OSError(errno.ENOSPC, str(error))) from error
                 raise
-            with _storage_errors(final):
+            with storage_errors(final):
                 _write_manifest(folder, info, started, time.monotonic() - clock)
                 _publish(partial, stale, final)
         except BaseException:
@@ -106,14 +111,6 @@ def stage_path(run_folder: Path, name: str) -> Path:
             "beginning with a letter or digit"
         )
     return run_folder / "stages" / name
-
-
-@contextmanager
-def _storage_errors(final: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise storage_error(final, error) from error
 
 
 def _disk_is_full(error: Exception) -> bool:
@@ -137,12 +134,6 @@ def _clear_leftovers(partial: Path, stale: Path, final: Path) -> None:
 def _write_manifest(
     folder: StageFolder, info: StageInfo, started: datetime, seconds: float
 ) -> None:
-    files = {}
-    for path in sorted(folder.path.rglob("*")):
-        if path.is_file():
-            _fsync_file(path)
-            entry = FileEntry(file_fingerprint(path), path.stat().st_size)
-            files[path.relative_to(folder.path).as_posix()] = entry
     manifest = Manifest(
         kind=info.kind,
         stage=folder.name,
@@ -155,14 +146,13 @@ def _write_manifest(
         finished=datetime.now(UTC).isoformat(timespec="milliseconds"),
         seconds=round(seconds, 3),
         metrics=folder.metrics,
-        files=files,
+        files=describe_files(folder.path),
     )
     write_json_atomically(folder.path / MANIFEST, manifest.to_json())
 
 
 def _publish(partial: Path, stale: Path, final: Path) -> None:
-    for folder in [*(path for path in partial.rglob("*") if path.is_dir()), partial]:
-        fsync_folder(folder)
+    fsync_tree(partial)
     replaces = final.exists()
     if replaces:
         os.rename(final, stale)
@@ -175,11 +165,6 @@ def _publish(partial: Path, stale: Path, final: Path) -> None:
     fsync_folder(final.parent)
     if replaces:
         shutil.rmtree(stale, ignore_errors=True)
-
-
-def _fsync_file(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _versions() -> dict[str, str]:
