@@ -6,10 +6,10 @@ STAMP  := .venv/setup.stamp
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test check format learn mutants docs sentiment hh clean
+.PHONY: help setup quickstart test check format learn mutants bench bench-gpu bench-learning docs sentiment hh clean
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## create .venv and install pinned dependencies (does nothing when up to date)
 
@@ -36,8 +36,20 @@ format: setup ## format the code and fix what ruff can fix
 learn: setup ## run the tests that train for minutes
 	$(PYTEST) -m learn --timeout 3600 tests
 
+torture: setup ## kill running stages 200 times; each must end as if nothing had happened
+	KILLS=200 $(PYTEST) --timeout 3600 tests/unit/pipeline/test_kills.py
+
 mutants: setup ## plant known bugs one by one and show that a test catches each
 	$(BIN)/python scripts/mutants.py
+
+bench: setup ## measure speed and memory against TRL and transformers, all rows or those in NAMES
+	$(BIN)/python -m benchmarks $(NAMES)
+
+bench-gpu: setup ## the same for rows that need a CUDA device
+	$(BIN)/python -m benchmarks --device cuda
+
+bench-learning: setup ## measure the time to a given reward against TRL, five seeds
+	$(BIN)/python -m benchmarks C7
 
 docs: setup ## write docs/configuration.md from the configuration models
 	$(BIN)/tutelage config --reference > docs/configuration.md

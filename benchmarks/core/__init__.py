@@ -1,0 +1,1 @@
+"""What every row shares: sides in processes, order, statistics, gates, results, tables."""

@@ -1,0 +1,52 @@
+"""What a measurement depends on besides the code: machine, load, versions."""
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+__all__ = ["commit", "describe", "load"]
+
+_TELLING_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16")
+
+
+def load() -> float:
+    """Processes that wanted a core in the last minute."""
+    return round(os.getloadavg()[0], 2)
+
+
+def describe() -> dict[str, object]:
+    """Processor, cores, memory, system; no name that identifies the machine."""
+    model, flags = platform.machine(), set()
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text("utf-8").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                model = value.strip()
+            elif key.strip() == "flags":
+                flags = set(value.split())
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "flags": [flag for flag in _TELLING_FLAGS if flag in flags],
+        "memory_gib": round(_memory_bytes() / 2**30, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def commit(root: Path) -> str:
+    """The checked-out commit, with a plus sign when files differ from it."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    return git("rev-parse", "--short", "HEAD") + (
+        "+" if git("status", "--porcelain", "src") else ""
+    )

@@ -1,0 +1,80 @@
+"""Medians, spreads, ratios with intervals, and when a run does not count.
+
+Few repeats, unknown distribution: intervals are made of order statistics, which hold for any
+distribution (David and Nagaraja 2003, Order Statistics, section 7.1).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+__all__ = ["MAX_SPREAD", "Ratio", "discard_reason", "median_interval", "ratio", "spread"]
+
+MAX_SPREAD = 0.10
+"""A side that differs from itself by more than this says the machine was not quiet."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times smaller ours is: above 1 we win."""
+
+    value: float
+    low: float
+    high: float
+    confidence: float
+    """Probability with which [low, high] covers the true median ratio."""
+
+
+def spread(values: Sequence[float]) -> float:
+    """(largest - smallest) / median: how far a side differs from itself."""
+    middle = median(values)
+    return (max(values) - min(values)) / middle if middle else math.inf
+
+
+def median_interval(
+    values: Sequence[float], confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """Narrowest symmetric pair of order statistics that covers the median that surely.
+
+    P(x_(k) < m < x_(n+1-k)) = 1 - 2 P(Binomial(n, 1/2) < k)
+
+    Returns low, high and the actual confidence: the largest possible one where even smallest
+    and largest do not reach the wanted one (5 values: 0.9375).
+    """
+    ordered = sorted(values)
+    n = len(ordered)
+    below = 0.0
+    chosen, reached = 1, 1.0 - 2.0 * 0.5**n
+    for k in range(1, n // 2 + 1):
+        below += math.comb(n, k - 1) * 0.5**n
+        if 1.0 - 2.0 * below >= confidence:
+            chosen, reached = k, 1.0 - 2.0 * below
+    return ordered[chosen - 1], ordered[n - chosen], max(0.0, reached)
+
+
+def ratio(ours: Sequence[float], peer: Sequence[float]) -> Ratio:
+    """Peer over ours, round by round: what both had to suffer in a round cancels."""
+    quotients = [b / a for a, b in zip(ours, peer, strict=True)]
+    low, high, confidence = median_interval(quotients)
+    return Ratio(median(quotients), low, high, confidence)
+
+
+def discard_reason(
+    measured: Mapping[str, Mapping[str, Sequence[float]]], limit: float = MAX_SPREAD
+) -> str | None:
+    """Why a run does not count, or nothing.
+
+    Args:
+        measured: side -> quantity -> one value per repeat.
+        limit: largest allowed spread of any of them.
+    """
+    for side, quantities in measured.items():
+        for quantity, values in quantities.items():
+            found = spread(values)
+            if found > limit:
+                return (
+                    f"{side} differs from itself by {found:.0%} in {quantity}, at most "
+                    f"{limit:.0%} is allowed: the machine was not quiet"
+                )
+    return None

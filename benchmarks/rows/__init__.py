@@ -1,0 +1,33 @@
+"""The rows of the benchmark, one file per family."""
+
+from collections.abc import Callable
+
+from benchmarks.core.row import Row
+from benchmarks.rows import decode, memory, overhead, ppo, rollout, scoring, start, update
+
+__all__ = ["ROWS"]
+
+ROWS: dict[str, Callable[[bool], Row]] = {
+    "C1": decode.c1,
+    "C1f": decode.c1f,
+    "C1t": decode.c1t,
+    "C2": rollout.c2,
+    "C2f": rollout.c2f,
+    "C3": scoring.c3,
+    "C4": update.c4,
+    "C5": ppo.c5,
+    "C5b": ppo.c5b,
+    "C6": ppo.c6,
+    "C6b": ppo.c6b,
+    "C8": overhead.c8,
+    "C8t": overhead.c8t,
+    "C9": memory.c9,
+    "C10": start.c10,
+    "H1": decode.h1,
+    "H1b": decode.h1b,
+    "H1c": decode.h1c,
+    "H2": rollout.h2,
+    "H4": ppo.h4,
+    "H4b": ppo.h4b,
+}
+"""Row by name; the argument asks for a version of toy size."""

@@ -1,0 +1,163 @@
+"""C5, C6, H4: a whole PPO update, from prompts to the last optimiser step.
+
+Timed: sampling with forced lengths, scoring by reference, critic and reward model, advantages,
+four epochs over one minibatch.
+
+    ours   one step of `ppo` with `LocalEngine`, a reward model on text, separate critic
+    peer   one batch of `PPOTrainer.train` of the last TRL that has it: its defaults (autocast to
+           bfloat16, micro-batches of 8, chunks of 64), and tuned: float32 or autocast,
+           micro-batches of 32, one chunk
+
+The algorithm is the same: clips, coefficients, lambda, temperature, AdamW and its rate are TRL's
+defaults on both sides. C6 shares one trunk between policy and critic, which is another
+algorithm with the same purpose, and is measured against the same peer.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.core.row import Check, NotAvailable, Row, Side
+
+__all__ = ["OurPPO", "SharedTrunkPPO", "c5", "c5b", "c6", "c6b", "h4", "h4b", "ppo_requests"]
+
+_PEER = "benchmarks.sides.trl_ppo:TRLTrainer"
+_OURS = "benchmarks.rows.ppo:OurPPO"
+_SHARED = "benchmarks.rows.ppo:SharedTrunkPPO"
+
+
+def ppo_requests(name: str, quick: bool) -> dict[str, Any]:
+    """C5: tiny, 64 episodes to 128 tokens. C5b: 135M, 32 to 64. H4: 135M, 512 to 256."""
+    if quick:
+        sizes: tuple[Any, ...] = ("micro", 16, 4, 12, 16)
+    else:
+        sizes = {
+            "C5": ("tiny", 64, 16, 64, 128),
+            "C5b": ("135M", 32, 16, 64, 64),
+            "H4": ("135M", 512, 32, 128, 256),
+        }[name]
+    return dict(zip(("shape", "count", "shortest", "longest", "answer"), sizes, strict=True))
+
+
+def c5(quick: bool) -> Row:
+    """tiny."""
+    return _row("C5", ppo_requests("C5", quick), ">= 4x, >= 60 % of the limit")
+
+
+def c5b(quick: bool) -> Row:
+    """135M."""
+    return _row("C5b", ppo_requests("C5b", quick), ">= 4x, >= 55 % of the bfloat16 limit")
+
+
+def c6(quick: bool) -> Row:
+    """tiny, one trunk."""
+    return _row("C6", ppo_requests("C5", quick), ">= 8x", workload=_SHARED)
+
+
+def c6b(quick: bool) -> Row:
+    """135M, one trunk."""
+    return _row("C6b", ppo_requests("C5b", quick), ">= 8x", workload=_SHARED)
+
+
+def h4(quick: bool) -> Row:
+    """135M on a GPU."""
+    goal = "<= 2 s, >= 15x default, >= 6x tuned, >= 37 % of the limit"
+    return _row("H4", ppo_requests("H4", quick), goal, device="cuda")
+
+
+def h4b(quick: bool) -> Row:
+    """135M on a GPU, one trunk."""
+    return _row("H4b", ppo_requests("H4", quick), "<= 1.2 s", workload=_SHARED, device="cuda")
+
+
+def _row(
+    name: str, requests: dict[str, Any], goal: str, workload: str = _OURS, device: str = "cpu"
+) -> Row:
+    count, shape = requests["count"], requests["shape"]
+    options = {"requests": requests, "device": device}
+    tuned = {**options, "microbatch": min(32, count), "chunk": count}
+    formats = ("bfloat16",) if device == "cuda" else ("float32", "bfloat16")
+    sides = [
+        *(
+            Side(f"tutelage {f}", workload, {**options, "dtype": f}, format=f, gated=True)
+            for f in formats
+        ),
+        Side("TRL default", _PEER, options, "peer", "bfloat16"),
+        Side("TRL tuned bfloat16", _PEER, {**tuned, "bf16": True}, "peer", "bfloat16"),
+    ]
+    if device == "cpu":
+        sides.append(Side("TRL tuned float32", _PEER, {**tuned, "bf16": False}, "peer"))
+    trunk = ", one trunk" if workload == _SHARED else ""
+    return Row(
+        name,
+        f"PPO update, {shape}, {count} episodes, answers to {requests['answer']}, 4 epochs{trunk}",
+        goal,
+        sides,
+        device=device,  # type: ignore[arg-type]
+        work={"kind": "ppo", "requests": requests, "epochs": 4},
+    )
+
+
+class OurPPO:
+    """One step of `ppo` per run."""
+
+    def __init__(
+        self,
+        requests: Mapping[str, Any],
+        dtype: str = "float32",
+        microbatch_tokens: int | None = None,
+        device: str = "cpu",
+    ) -> None:
+        """`microbatch_tokens` is the budget of one forward and backward pass."""
+        from benchmarks.sides.requests import Requests
+
+        self.requests = Requests(**requests)
+        self.dtype, self.device = dtype, device
+        self.microbatch_tokens = microbatch_tokens or (65536 if device == "cuda" else 1024)
+
+    def prepare(self) -> None:
+        """Builds everything and takes one step."""
+        self.build()
+        self.run()
+
+    def build(self) -> None:
+        """Models, engine and the generator of steps."""
+        from benchmarks.sides import learning, ours, shapes
+
+        requests = self.requests
+        vocabulary = shapes.SHAPES[requests.shape]["vocab_size"]
+        self.actors = learning.Actors(requests, 4, self.dtype, self.microbatch_tokens, self.device)
+        policy = self.actors.policy
+        self.engine = ours.engine(policy, vocabulary, requests.by_prompt, requests.count)
+        self.free_engine = ours.engine(policy, vocabulary, None, requests.count)
+        self.steps = self.actors.steps(requests, self.engine, self.actors.model_reward())
+
+    def check(self) -> list[Check]:
+        """Sampling and log-probabilities of the engine; loss and gradients of the update."""
+        from benchmarks.sides import learning, ours, parity, shapes
+
+        policy, requests = self.actors.policy, self.requests
+        prompts = ours.encoded(requests.prompts[:8], len(self.actors.tokenizer))
+        self.engine.load_weights(policy)
+        self.free_engine.load_weights(policy)
+        drawn = self.engine.generate(prompts, learning.ppo_sampling(requests))
+        captured = self.actors.learner.capture(
+            self.actors.steps(requests, self.actors.scripted(requests), learning.no_reward)
+        )
+        return [
+            *parity.logprob_gate(policy, prompts, drawn, self.dtype, lengths_forced=True),
+            *parity.sampling_gate(self.free_engine, shapes.FIRST_WORD, draws=1024),
+            *learning.update_parity(self.actors, captured, self.dtype),
+        ]
+
+    def run(self) -> dict[str, float]:
+        """One step: sample, score, update."""
+        step = next(self.steps)
+        return {"tokens": float(sum(len(completion.tokens) for completion in step.completions))}
+
+
+class SharedTrunkPPO(OurPPO):
+    """`OurPPO` with the critic as a head on the policy's trunk."""
+
+    def build(self) -> None:
+        """Refuses while there is no such critic."""
+        raise NotAvailable("policy and critic cannot share a trunk yet")

@@ -1,0 +1,92 @@
+"""C4: one epoch of updates on a finished rollout.
+
+Timed: forward, backward and optimiser step of policy and critic over 64 rows of C2's rollout, one
+minibatch, as the first epoch of PPO makes them.
+
+    ours   `Learner.fit` with the loss that `ppo` gives it
+    peer   the epochs of `PPOTrainer.train`, timed inside a call that runs as released, with the
+           answers given instead of sampled; defaults (autocast, micro-batches of 8) and float32
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.core.row import Check, Row, Side
+
+__all__ = ["OurUpdate", "c4", "update_requests"]
+
+
+def update_requests(quick: bool) -> dict[str, Any]:
+    """64 rows of the rollout of C2."""
+    return {
+        "shape": "micro" if quick else "135M",
+        "count": 8 if quick else 64,
+        "shortest": 4 if quick else 16,
+        "longest": 12 if quick else 64,
+        "answer": 16 if quick else 128,
+    }
+
+
+def c4(quick: bool) -> Row:
+    """135M, 64 rows, one epoch."""
+    requests = update_requests(quick)
+    trainer = {"requests": requests, "epochs": 1, "only": "update"}
+    here, peer = "benchmarks.rows.update:OurUpdate", "benchmarks.sides.trl_ppo:TRLTrainer"
+    ours = [
+        Side(f"tutelage {f}", here, {"requests": requests, "dtype": f}, format=f, gated=True)
+        for f in ("float32", "bfloat16")
+    ]
+    return Row(
+        "C4",
+        f"update, {requests['shape']}, {requests['count']} rows, one epoch of policy and critic",
+        ">= 3x same dtype, >= 4.5x bfloat16, >= 75 % of the limit",
+        [
+            *ours,
+            Side("TRL float32", peer, {**trainer, "bf16": False}, "peer"),
+            Side("TRL bfloat16 (default)", peer, {**trainer, "bf16": True}, "peer", "bfloat16"),
+        ],
+        work={"kind": "update", "requests": requests, "epochs": 1},
+    )
+
+
+class OurUpdate:
+    """The update of one PPO step on given answers."""
+
+    def __init__(
+        self,
+        requests: Mapping[str, Any],
+        dtype: str,
+        epochs: int = 1,
+        microbatch_tokens: int = 1024,
+        device: str = "cpu",
+    ) -> None:
+        """`microbatch_tokens` is the budget of one forward and backward pass."""
+        from benchmarks.sides.requests import Requests
+
+        self.requests = Requests(**requests)
+        self.dtype, self.epochs, self.device = dtype, epochs, device
+        self.microbatch_tokens = microbatch_tokens
+
+    def prepare(self) -> None:
+        """Runs `ppo` up to its update, and that once."""
+        from benchmarks.sides import learning
+
+        self.actors = learning.Actors(
+            self.requests, self.epochs, self.dtype, self.microbatch_tokens, self.device
+        )
+        steps = self.actors.steps(
+            self.requests, self.actors.scripted(self.requests), learning.no_reward
+        )
+        self.update = self.actors.learner.capture(steps)
+        self.run()
+
+    def check(self) -> list[Check]:
+        """Loss and gradients against unpacked rows."""
+        from benchmarks.sides import learning
+
+        return learning.update_parity(self.actors, self.update, self.dtype)
+
+    def run(self) -> dict[str, float]:
+        """The epochs."""
+        self.update.fit()
+        return {"tokens": float(sum(self.requests.lengths))}

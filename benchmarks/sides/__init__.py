@@ -1,0 +1,1 @@
+"""What sides are made of: shapes, forced lengths, parity checks, doors into both systems."""

@@ -1,0 +1,122 @@
+"""How fast the machine could do the work: what cannot be beaten by any program.
+
+    decoding   sum over steps of  max(weights' bytes / bandwidth, 2 N rows / flops)
+                                  + bytes of the rows' keys and values / bandwidth
+    scoring    2 N flops per real token, per model
+    updates    6 N flops per real token, epoch and model
+
+N counts the weights in matrix products, the head once; a model with a score instead of a
+vocabulary has no head. Padding is nobody's due. Rates are measured in the same run.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from benchmarks.sides.requests import Requests
+from benchmarks.sides.shapes import SHAPES, weights
+
+__all__ = ["Rates", "least_seconds"]
+
+BYTES = {"float32": 4, "bfloat16": 2}
+
+
+class Rates:
+    """A workload that measures the machine: products per second and bytes per second."""
+
+    def __init__(self, dtype: str, device: str = "cpu") -> None:
+        """Rates are those of one format on one device."""
+        self.dtype, self.device = dtype, device
+
+    def prepare(self) -> None:
+        """Nothing to build."""
+
+    def run(self) -> dict[str, float]:
+        """The best of several tries each: interruptions only ever slow a try down."""
+        import torch
+
+        size = 8192 if self.device == "cuda" else 1536
+        dtype = getattr(torch, self.dtype)
+        a = torch.randn(size, size, device=self.device).to(dtype)
+        product = _best(lambda: a @ a, self.device)
+        source = torch.zeros(2**28 if self.device == "cuda" else 2**26, device=self.device)
+        target = torch.empty_like(source)
+        copy = _best(lambda: target.copy_(source), self.device)
+        return {
+            "flops": 2.0 * size**3 / product,
+            "bytes_per_s": 2.0 * source.numel() * source.element_size() / copy,
+        }
+
+
+def _best(work: Callable[[], object], device: str, tries: int = 7) -> float:
+    import torch
+
+    seconds = []
+    for _ in range(tries):
+        started = time.perf_counter()
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+def least_seconds(
+    kind: str,
+    requests: Mapping[str, Any],
+    dtype: str,
+    rates: Mapping[str, float],
+    epochs: int = 1,
+    models: int = 1,
+) -> float:
+    """Seconds that the work takes at the machine's full rates.
+
+    Args:
+        kind: decode or rollout, score, update, or ppo, which is all three.
+        requests: `Requests` as a mapping.
+        dtype: format of weights and products.
+        rates: `flops` and `bytes_per_s`.
+        epochs: passes of an update.
+        models: backbones without a head that are scored beside the policy's shape.
+    """
+    asked = Requests(**requests)
+    match kind:
+        case "decode" | "rollout":
+            return _decode(asked, dtype, rates)
+        case "score":
+            return 2 * _weights(asked, models) * asked.real_tokens / rates["flops"]
+        case "update":
+            return 6 * epochs * _weights(asked, 1) * asked.real_tokens / rates["flops"]
+        case "ppo":
+            return (
+                _decode(asked, dtype, rates)
+                + least_seconds("score", requests, dtype, rates, models=2)
+                + least_seconds("update", requests, dtype, rates, epochs)
+            )
+    raise ValueError(f"no limit is known for {kind!r}")
+
+
+def _weights(asked: Requests, headless: int) -> int:
+    """Of one model with a head and `headless` models of the same shape without."""
+    layers, head = weights(asked.shape)
+    return layers + head + headless * layers
+
+
+def _decode(asked: Requests, dtype: str, rates: Mapping[str, float]) -> float:
+    size, total = BYTES[dtype], _weights(asked, 0)
+    shape = SHAPES[asked.shape]
+    head_size = shape.get("head_dim", shape["hidden_size"] // shape["num_attention_heads"])
+    per_token = 2 * shape["num_hidden_layers"] * shape["num_key_value_heads"] * head_size * size
+    prompt_tokens = sum(map(len, asked.prompts))
+    seconds = 2 * total * prompt_tokens / rates["flops"]
+    # The first answer token comes out of the prompts' pass.
+    for step in range(1, max(asked.lengths)):
+        alive = [
+            len(prompt) + step
+            for prompt, length in zip(asked.prompts, asked.lengths, strict=True)
+            if length > step
+        ]
+        reading, products = size * total / rates["bytes_per_s"], 2 * total * len(alive)
+        seconds += max(reading, products / rates["flops"])
+        seconds += sum(alive) * per_token / rates["bytes_per_s"]
+    return seconds

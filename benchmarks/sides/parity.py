@@ -1,0 +1,175 @@
+"""The gates: a speed counts only if the numbers it produces are right.
+
+Everything here is computed a second time in the plainest way: one unpadded row after the
+other through the transformers model, formulas written out, nothing shared with what is timed.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.core.row import Check
+from benchmarks.sides import shapes
+from benchmarks.sides.ours import DTYPES
+from tutelage.experience import Experience
+from tutelage.generation import LocalEngine, Sampling
+from tutelage.models import Critic, Policy
+from tutelage.records import Completion, EncodedPrompt, Message, Prompt
+
+__all__ = ["chi_square", "chi_square_tail", "logprob_gate", "sampling_gate", "update_gate"]
+
+LOGPROB_LIMITS = {"float32": 1e-4, "bfloat16": 2e-2}
+"""float32: largest difference; bfloat16: mean difference. In nats."""
+GRADIENT_LIMITS = {"float32": 1e-5, "bfloat16": 2e-2}
+LOSS_LIMIT = 1e-5
+CHANCE = 1e-4
+"""A sampler that is right fails the chi-square gate this often."""
+
+
+def logprob_gate(
+    policy: Policy,
+    prompts: Sequence[EncodedPrompt],
+    completions: Sequence[Completion],
+    dtype: str,
+    *,
+    lengths_forced: bool,
+) -> list[Check]:
+    """Log-probabilities of a rollout against a plain forward pass in the same format."""
+    model = copy.deepcopy(policy.model).to(DTYPES[dtype]).eval()
+    gaps = []
+    for prompt, completion in zip(prompts, completions, strict=True):
+        start, ids = len(prompt.tokens), torch.tensor(completion.tokens)
+        row = torch.tensor([[*prompt.tokens, *completion.tokens]], device=model.device)
+        with torch.no_grad():
+            logits = model(input_ids=row, use_cache=False).logits[0, start - 1 : -1].float().cpu()
+        logits = logits / policy.temperature
+        if lengths_forced:  # The end has the policy's own probability, see ForcedEngine.
+            logits[:-1, [shapes.PAD, shapes.END]] = -torch.inf
+        expected = torch.log_softmax(logits, -1).gather(1, ids[:, None]).squeeze(1)
+        gaps.append((expected - torch.tensor(completion.logprobs)).abs())
+    gap = torch.cat(gaps)
+    kind, value = ("largest", gap.max()) if dtype == "float32" else ("mean", gap.mean())
+    name = f"{kind} |log-probability - plain forward|, {len(gap)} tokens, nats"
+    return [Check(name, float(value), LOGPROB_LIMITS[dtype])]
+
+
+def sampling_gate(engine: LocalEngine, first_word: int, draws: int = 4096) -> list[Check]:
+    """First tokens drawn by the engine against the probabilities of a plain forward pass."""
+    policy = engine.policy
+    tokens = tuple(range(first_word, first_word + 4))
+    prompt = EncodedPrompt(Prompt("gate", (Message("user", ""),), mode="continuation"), tokens)
+    settings = Sampling(
+        frozenset(), max_tokens=1, temperature=policy.temperature, samples_per_prompt=draws
+    )
+    drawn = torch.tensor([c.tokens[0] for c in engine.generate([prompt], settings)])
+    with torch.no_grad():
+        row = torch.tensor([tokens], device=policy.model.device)
+        logits = policy.model(input_ids=row, use_cache=False).logits[0, -1].float().cpu()
+    probabilities = torch.softmax(logits / policy.temperature, -1)
+    statistic, freedom = chi_square(drawn, probabilities, draws // 128)
+    tail = chi_square_tail(statistic, freedom)
+    name = f"sampling: -log10 of the chi-square tail, {draws} draws in {freedom + 1} bins"
+    return [Check(name, -math.log10(max(tail, 1e-300)), -math.log10(CHANCE))]
+
+
+def chi_square(drawn: Tensor, probabilities: Tensor, bins: int) -> tuple[float, int]:
+    """Pearson's statistic over bins of tokens of about equal probability, and its freedom."""
+    order = probabilities.argsort(descending=True)
+    before = probabilities[order].cumsum(0) - probabilities[order]
+    number = (before * bins).long().clamp(0, bins - 1)
+    bin_of = torch.empty_like(number)
+    bin_of[order] = number
+    expected = torch.zeros(bins).index_add_(0, bin_of, probabilities) * len(drawn)
+    observed = torch.bincount(bin_of[drawn], minlength=bins)
+    used = expected > 0
+    statistic = ((observed - expected).square() / expected)[used].sum()
+    return float(statistic), int(used.sum()) - 1
+
+
+def chi_square_tail(statistic: float, freedom: int) -> float:
+    """P(chi-square >= statistic): the regularised upper incomplete gamma function."""
+    half = torch.tensor([freedom / 2, statistic / 2], dtype=torch.float64)
+    return float(torch.special.gammaincc(half[0], half[1]))
+
+
+Gradients = Callable[[Experience], tuple[float, Mapping[str, Tensor]]]
+"""Loss and gradients by parameter name, of the rows as one minibatch."""
+
+
+def update_gate(
+    compute: Gradients,
+    policy: Policy,
+    critic: Critic,
+    rows: Experience,
+    settings: Any,
+    dtype: str,
+) -> list[Check]:
+    """Loss and gradients of the timed update against unpacked rows in float32.
+
+    Args:
+        compute: the update under test.
+        policy, critic: what it trains.
+        rows: with old log-probabilities, values, advantages and returns that are off by enough
+            to reach the clipped branches.
+        settings: clips and coefficients, a `PPOConfig`.
+        dtype: format of the update under test.
+    """
+    loss, gradients = compute(rows)
+    expected_loss, expected = _plain_update(policy, critic, rows, settings)
+    limit = LOSS_LIMIT if dtype == "float32" else GRADIENT_LIMITS[dtype]
+    checks = [Check("update: |loss - plain loss|", abs(loss - expected_loss), limit)]
+    for part in ("policy", "critic"):
+        names = [name for name in expected if name.startswith(part)]
+        square = sum(float((gradients[n] - expected[n]).double().square().sum()) for n in names)
+        size = sum(float(expected[n].double().square().sum()) for n in names)
+        name = f"update: |gradient - plain gradient| / |plain gradient|, {part}"
+        checks.append(Check(name, math.sqrt(square / size), GRADIENT_LIMITS[dtype]))
+    return checks
+
+
+def _plain_update(
+    policy: Policy, critic: Critic, rows: Experience, settings: Any
+) -> tuple[float, dict[str, Tensor]]:
+    """Row after row, no padding, float32; formulas of PPO written out."""
+    model = copy.deepcopy(policy.model).float().train()
+    value = copy.deepcopy(critic).float().train()
+    total = float(rows.response_mask.sum())
+    summed = 0.0
+    for i in range(len(rows)):
+        mask = rows.response_mask[i]
+        ids = rows.tokens[i][rows.attention_mask[i]][None]
+        start = int(mask.nonzero()[0])
+        length = int(mask.sum())
+        window = slice(start - 1, start - 1 + length)
+        logits = model(input_ids=ids, use_cache=False).logits[0, window] / policy.temperature
+        chosen = ids[0, start : start + length]
+        new = torch.log_softmax(logits, -1).gather(1, chosen[:, None]).squeeze(1)
+        hidden = value.backbone.model(input_ids=ids, use_cache=False).last_hidden_state[0, window]
+        values = value.head(hidden).squeeze(-1)
+        loss = _plain_loss(new, values, rows, i, mask, settings) / total
+        loss.backward()
+        summed += float(loss.detach())
+    gradients = {f"policy.{n}": p.grad for n, p in model.named_parameters() if p.grad is not None}
+    gradients |= {f"critic.{n}": p.grad for n, p in value.named_parameters() if p.grad is not None}
+    return summed, gradients
+
+
+def _plain_loss(
+    new: Tensor, values: Tensor, rows: Experience, i: int, mask: Tensor, settings: Any
+) -> Tensor:
+    def of(name: str) -> Tensor:
+        return getattr(rows, name)[i][mask]
+
+    ratio = (new - of("old_logprobs")).exp()
+    clipped = ratio.clamp(1 - settings.clip, 1 + settings.clip)
+    gain = torch.minimum(ratio * of("advantages"), clipped * of("advantages"))
+    old, returns = of("values"), of("returns")
+    near = torch.minimum(
+        torch.maximum(values, old - settings.value_clip), old + settings.value_clip
+    )
+    error = torch.maximum((values - returns) ** 2, (near - returns) ** 2)
+    return (-gain + settings.value_coefficient * 0.5 * error).sum()

@@ -1,0 +1,64 @@
+import pytest
+from benchmarks.rows import ROWS
+from benchmarks.sides.limits import least_seconds
+from benchmarks.sides.requests import Requests
+from benchmarks.sides.shapes import SHAPES, causal_lm, weights
+
+ASKED = {"shape": "micro", "count": 3, "shortest": 4, "longest": 4, "answer": 5, "full": True}
+
+
+def test_weights_are_those_of_the_matrices_in_the_model():
+    for shape in ("micro", "tiny"):
+        matrices = [w for w in causal_lm(shape, 0).parameters() if w.ndim == 2]
+        assert sum(weights(shape)) == sum(w.numel() for w in matrices)
+
+
+def test_the_named_shapes_have_their_known_sizes():
+    # SmolLM2-135M has 134.5 million weights, 28 thousand of them in norms.
+    assert sum(weights("135M")) == pytest.approx(134.5e6, rel=1e-3)
+    assert sum(weights("1B")) == pytest.approx(1.236e9, rel=1e-3)
+
+
+def test_limit_of_decoding_by_arithmetic_alone():
+    layers, head = weights("micro")
+    rates = {"flops": 1e9, "bytes_per_s": 1e30}
+    # 3 prompts of 4 tokens, then 4 more steps of 3 rows each.
+    expected = 2 * (layers + head) * (12 + 12) / 1e9
+    assert least_seconds("decode", ASKED, "float32", rates) == pytest.approx(expected)
+
+
+def test_limit_of_decoding_by_bytes_alone():
+    layers, head = weights("micro")
+    rates = {"flops": 1e30, "bytes_per_s": 1e9}
+    cache = 2 * 2 * 1 * 16 * 4  # keys and values, layers, heads, size, bytes
+    context = 3 * (5 + 6 + 7 + 8)
+    expected = (4 * (layers + head) * 4 + context * cache) / 1e9
+    assert least_seconds("decode", ASKED, "float32", rates) == pytest.approx(expected)
+    assert least_seconds("decode", ASKED, "bfloat16", rates) == pytest.approx(expected / 2)
+
+
+def test_an_update_costs_six_flops_per_weight_token_and_epoch():
+    layers, head = weights("micro")
+    rates = {"flops": 1e9, "bytes_per_s": 1e30}
+    tokens = Requests(**ASKED).real_tokens
+    expected = 6 * 4 * (2 * layers + head) * tokens / 1e9
+    assert least_seconds("update", ASKED, "float32", rates, epochs=4) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_name_sides_and_shapes_that_exist(name):
+    for quick in (True, False):
+        row = ROWS[name](quick)
+        names = [side.name for side in row.sides]
+        assert len(set(names)) == len(names)
+        assert any(side.ours for side in row.sides)
+        for side in row.sides:
+            requests = side.options.get("requests", {"shape": "tiny"})
+            assert requests["shape"] in SHAPES
+            module, _, cls = side.workload.partition(":")
+            assert module.startswith("benchmarks.")
+            assert cls
+
+
+def test_rows_carry_the_names_of_the_table():
+    assert all(make(False).name == name for name, make in ROWS.items())

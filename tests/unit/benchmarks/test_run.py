@@ -1,0 +1,110 @@
+import pytest
+from benchmarks.core.process import SideFailed
+from benchmarks.core.row import NotAvailable, Row, Side
+from benchmarks.core.run import run_row
+
+OURS = Side("tutelage", "ours", gated=True)
+PEER = Side("peer", "peer", environment="peer")
+ROW = Row("X1", "a row", ">= 2x", [OURS, PEER])
+EXACT = {"name": "gap", "value": 0.0, "limit": 1.0, "passed": True}
+
+
+class ScriptedSide:
+    """A side whose seconds are given; keeps a diary that all sides share."""
+
+    def __init__(self, side, seconds, diary, *, tokens=10, gate=EXACT, missing=None, broken=False):
+        self.side, self.seconds, self.diary = side, iter(seconds), diary
+        self.tokens, self.gate, self.missing, self.broken = tokens, gate, missing, broken
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.diary.append(("closed", self.side.name))
+
+    def prepare(self):
+        if self.missing:
+            raise NotAvailable(self.missing)
+        return {"torch": "0"}
+
+    def check(self):
+        return [self.gate]
+
+    def run(self):
+        if self.broken:
+            raise SideFailed("it broke")
+        self.diary.append(("ran", self.side.name))
+        seconds = next(self.seconds)
+        return {"wall_s": seconds, "cpu_s": seconds, "tokens": self.tokens}
+
+
+def run(row=ROW, repeats=2, ours=(1.0, 1.0), peer=(3.0, 3.0), ours_is=None, peer_is=None):
+    diary = []
+    made = {
+        "tutelage": lambda side: ScriptedSide(side, ours, diary, **(ours_is or {})),
+        "peer": lambda side: ScriptedSide(side, peer, diary, **(peer_is or {})),
+    }
+    return run_row(row, repeats, lambda side: made[side.environment](side)), diary
+
+
+def test_quiet_run_gives_ratios_in_both_clocks():
+    record, _ = run()
+    assert record["status"] == "ok"
+    assert [(r["quantity"], r["value"]) for r in record["ratios"]] == [
+        ("wall_s", 3.0),
+        ("cpu_s", 3.0),
+    ]
+    assert record["sides"]["peer"]["median"]["wall_s"] == 3.0
+
+
+def test_sides_take_turns_as_recorded():
+    record, diary = run(repeats=2)
+    ran = [name for what, name in diary if what == "ran"]
+    assert ran == record["order"] == ["tutelage", "peer", "peer", "tutelage"]
+
+
+def test_failed_gate_means_no_figures_and_no_peer():
+    wrong = {**EXACT, "value": 2.0, "passed": False}
+    record, diary = run(ours_is={"gate": wrong})
+    assert record["status"] == "parity failed"
+    assert record["ratios"] == []
+    assert ("ran", "tutelage") not in diary
+    assert "peer" not in record["sides"]
+
+
+def test_noise_of_any_side_discards_the_run():
+    record, _ = run(peer=(3.0, 3.4))
+    assert record["status"] == "discarded"
+    assert "peer" in record["reason"]
+    assert record["ratios"] == []
+
+
+def test_sides_must_do_the_same_work():
+    record, _ = run(peer_is={"tokens": 11})
+    assert record["status"] == "work differs"
+    assert record["ratios"] == []
+
+
+def test_missing_feature_is_said_and_the_peer_not_started():
+    record, _ = run(ours_is={"missing": "no such thing yet"})
+    assert (record["status"], record["reason"]) == ("not available", "no such thing yet")
+    assert set(record["sides"]) == {"tutelage"}
+
+
+def test_missing_peer_is_left_out():
+    record, _ = run(peer_is={"missing": "no wheel"})
+    assert record["status"] == "ok"
+    assert record["ratios"] == []
+    assert record["sides"]["peer"]["not_available"] == "no wheel"
+
+
+def test_broken_side_is_a_failure_with_its_message():
+    record, _ = run(peer_is={"broken": True})
+    assert (record["status"], record["reason"]) == ("failed", "it broke")
+
+
+@pytest.mark.parametrize(("fresh", "opened"), [(False, 2), (True, 2 + 2 * 2)])
+def test_fresh_rows_have_a_process_per_repeat(fresh, opened):
+    row = Row("X1", "a row", "", [OURS, PEER], fresh=fresh)
+    _, diary = run(row=row)
+    assert sum(what == "closed" for what, _ in diary) == opened
