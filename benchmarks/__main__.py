@@ -57,7 +57,8 @@ def _names(chosen: argparse.Namespace) -> list[str]:
     if chosen.rows:
         return list(chosen.rows)
     device = chosen.device or "cpu"
-    return [name for name, make in ROWS.items() if make(chosen.quick).device == device]
+    rows = (make(chosen.quick) for make in ROWS.values())
+    return [row.name for row in rows if row.selected and row.device == device]
 
 
 def _run(row: Row, chosen: argparse.Namespace) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
-__all__ = ["Check", "NotAvailable", "Row", "Side", "Workload"]
+__all__ = ["Check", "NotAvailable", "Row", "Side", "Workload", "clocks"]
 
 
 class NotAvailable(Exception):
@@ -32,6 +32,11 @@ class Check:
     def to_json(self) -> dict[str, Any]:
         """All fields and the verdict."""
         return {**asdict(self), "passed": self.passed}
+
+
+def clocks(device: str) -> tuple[str, str]:
+    """What is compared on a device: CPU seconds say nothing about a GPU, its own events do."""
+    return ("wall_s", "device_s") if device == "cuda" else ("wall_s", "cpu_s")
 
 
 class Workload(Protocol):
@@ -82,6 +87,10 @@ class Row:
     sides: Sequence[Side]
     quantities: Sequence[str] = ("wall_s", "cpu_s")
     """What is compared, smaller is better; the first decides which peer is the best."""
+    repeatable: bool = True
+    """Whether repeats do the same work, so that a difference between them is noise."""
+    selected: bool = True
+    """Whether it runs when no row is named."""
     fresh: bool = False
     """Whether each repeat has a process of its own."""
     device: Literal["cpu", "cuda"] = "cpu"

@@ -129,6 +129,8 @@ def _verdict(
     tokens = {name: figures.get("tokens", [0.0]) for name, figures in measured.items()}
     if len({value for values in tokens.values() for value in values}) > 1:
         return "work differs", f"real response tokens are not the same on all sides: {tokens}"
+    if not row.repeatable:
+        return "ok", None
     compared = {
         name: {key: figures[key] for key in row.quantities} for name, figures in measured.items()
     }

@@ -53,18 +53,25 @@ def _construct(path: str, options: dict[str, Any]) -> Any:
 
 def _timed(workload: Any) -> dict[str, float]:
     gc.collect()
-    _wait_for_device()
+    begin = _mark_on_device()
     wall, cpu = time.perf_counter(), time.process_time()
     figures = workload.run()
-    _wait_for_device()
+    end = _mark_on_device()
     measured = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+    if begin is not None and end is not None:
+        measured["device_s"] = begin.elapsed_time(end) / 1000.0
     return {**measured, **figures}
 
 
-def _wait_for_device() -> None:
+def _mark_on_device() -> Any:
+    """An event on the GPU, all work before it done; None where no GPU is in use."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.synchronize()
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    torch.cuda.synchronize()
+    return event
 
 
 def _versions() -> dict[str, str]:

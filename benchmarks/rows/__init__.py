@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from benchmarks.core.row import Row
-from benchmarks.rows import decode, memory, overhead, ppo, rollout, scoring, start, update
+from benchmarks.rows import decode, learning, memory, overhead, ppo, rollout, scoring, start, update
 
 __all__ = ["ROWS"]
 
@@ -19,6 +19,7 @@ ROWS: dict[str, Callable[[bool], Row]] = {
     "C5b": ppo.c5b,
     "C6": ppo.c6,
     "C6b": ppo.c6b,
+    "C7": learning.c7,
     "C8": overhead.c8,
     "C8t": overhead.c8t,
     "C9": memory.c9,

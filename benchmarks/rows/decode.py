@@ -13,7 +13,7 @@ read and what products must be made for every token.
 
 from typing import Any
 
-from benchmarks.core.row import Row, Side
+from benchmarks.core.row import Row, Side, clocks
 
 __all__ = ["c1", "c1f", "c1t", "h1", "h1b", "h1c"]
 
@@ -89,6 +89,7 @@ def _row(
             Side("generate", f"{module}:Generate", options, "peer", dtype),
             Side("generate_batch", f"{module}:GenerateBatch", options, "peer", dtype),
         ],
+        quantities=clocks(device),
         device=device,  # type: ignore[arg-type]
         work={"kind": "decode", "requests": requests},
     )

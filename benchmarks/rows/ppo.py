@@ -16,7 +16,7 @@ algorithm with the same purpose, and is measured against the same peer.
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.core.row import Check, NotAvailable, Row, Side
+from benchmarks.core.row import Check, NotAvailable, Row, Side, clocks
 
 __all__ = ["OurPPO", "SharedTrunkPPO", "c5", "c5b", "c6", "c6b", "h4", "h4b", "ppo_requests"]
 
@@ -92,6 +92,7 @@ def _row(
         f"PPO update, {shape}, {count} episodes, answers to {requests['answer']}, 4 epochs{trunk}",
         goal,
         sides,
+        quantities=clocks(device),
         device=device,  # type: ignore[arg-type]
         work={"kind": "ppo", "requests": requests, "epochs": 4},
     )

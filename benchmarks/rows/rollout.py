@@ -11,7 +11,7 @@ lengths forced from a seeded list, log-probabilities returned. Only real answer 
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.core.row import Row, Side
+from benchmarks.core.row import Row, Side, clocks
 
 __all__ = ["TRLBatchGeneration", "c2", "c2f", "h2"]
 
@@ -71,6 +71,7 @@ def _row(
             ),
             Side("generate_batch", f"{engine}:GenerateBatch", options, "peer", dtype),
         ],
+        quantities=clocks(device),
         device=device,  # type: ignore[arg-type]
         work={"kind": "rollout", "requests": requests},
     )

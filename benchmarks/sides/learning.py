@@ -37,17 +37,24 @@ TEMPERATURE = 0.7
 """TRL's default."""
 
 
-def ppo_settings(requests: Requests, epochs: int, dtype: str, microbatch_tokens: int) -> PPOConfig:
+def ppo_settings(
+    requests: Requests,
+    epochs: int,
+    dtype: str,
+    microbatch_tokens: int,
+    learning_rate: float = 3e-6,
+    kl: float = 0.05,
+) -> PPOConfig:
     """TRL's defaults in our words: one minibatch, clips, coefficients, no gradient clipping."""
     optimizer = OptimizerConfig(
-        learning_rate=3e-6, schedule="constant", epsilon=1e-8, max_gradient_norm=1e9
+        learning_rate=learning_rate, schedule="constant", epsilon=1e-8, max_gradient_norm=1e9
     )
     return PPOConfig(
         steps=1,
         prompts_per_step=requests.count,
         epochs=epochs,
         batch=BatchConfig(minibatch=requests.count, microbatch_tokens=microbatch_tokens),
-        kl=KLConfig(coefficient=0.05),
+        kl=KLConfig(coefficient=kl),
         clip=0.2,
         value_clip=0.2,
         value_coefficient=0.1,
@@ -68,18 +75,29 @@ class Actors:
     """Policy, reference, critic, reward model and optimisers of one row."""
 
     def __init__(
-        self, requests: Requests, epochs: int, dtype: str, microbatch_tokens: int, device: str
+        self,
+        requests: Requests,
+        epochs: int,
+        dtype: str,
+        microbatch_tokens: int,
+        device: str,
+        *,
+        seed: int = 0,
+        learning_rate: float = 3e-6,
+        kl: float = 0.05,
     ) -> None:
         """Random weights from the seeds that the peer takes."""
         shape, compute = requests.shape, ours.DTYPES[dtype]
-        self.settings = ppo_settings(requests, epochs, dtype, microbatch_tokens)
-        self.policy = ours.new_policy(shape, dtype, temperature=TEMPERATURE, device=device)
+        self.settings = ppo_settings(requests, epochs, dtype, microbatch_tokens, learning_rate, kl)
+        self.policy = ours.new_policy(
+            shape, dtype, seed=seed, temperature=TEMPERATURE, device=device
+        )
         self.reference = self.policy.frozen_copy()
-        self.critic = Critic(shapes.classifier(shape, 2, device), compute).to(device)
+        self.critic = Critic(shapes.classifier(shape, seed + 2, device), compute).to(device)
         torch.nn.init.normal_(self.critic.head.weight, std=0.1)
         self.tokenizer = words_tokenizer(shapes.SHAPES[shape]["vocab_size"])
         self.reward_model = RewardModel(
-            shapes.classifier(shape, 1, device), self.tokenizer, compute=compute
+            shapes.classifier(shape, seed + 1, device), self.tokenizer, compute=compute
         )
         self.learner = CapturingLearner(
             optimizers={
@@ -87,7 +105,7 @@ class Actors:
                 "value": Optimizer(self.critic, self.settings.critic, 10_000),
             },
             batch=self.settings.batch,
-            generator=torch.Generator().manual_seed(0),
+            generator=torch.Generator().manual_seed(seed),
         )
 
     def steps(self, requests: Requests, engine: LocalEngine | FakeEngine, reward: Any) -> Any:

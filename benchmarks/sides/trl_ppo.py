@@ -65,50 +65,58 @@ class TRLTrainer:
         self.build()
         self.run()
 
-    def build(self) -> None:
-        """Models of the row's shape, and the trainer around them."""
+    def build(self, seed: int = 0, endless: bool = False, **changes: Any) -> None:
+        """Models of the row's shape, and the trainer around them.
+
+        Args:
+            seed: of the weights.
+            endless: no answer ends before the token limit.
+            changes: arguments of `PPOConfig` that replace those of a single update.
+        """
         from datasets import Dataset
         from trl.experimental.ppo import PPOTrainer, ppo_trainer
 
         requests, shape = self.requests, self.requests.shape
         tokenizer = words_tokenizer(shapes.SHAPES[shape]["vocab_size"])
-        policy = shapes.causal_lm(shape, 0)
+        policy = shapes.causal_lm(shape, seed)
         self._clocks: list[tuple[float, float]] = []
         if self.only == "update":
             _answer_at_once(ppo_trainer, requests)
         else:
-            force_lengths(policy, requests.by_prompt)
+            lengths = dict.fromkeys(requests.by_prompt, 1 << 30) if endless else None
+            force_lengths(policy, lengths or requests.by_prompt)
         self.trainer = PPOTrainer(
-            args=self._arguments(),
+            args=self._arguments(changes),
             processing_class=tokenizer,
             model=policy,
-            ref_model=shapes.causal_lm(shape, 0),
-            reward_model=shapes.classifier(shape, 1),
-            value_model=shapes.classifier(shape, 2),
+            ref_model=shapes.causal_lm(shape, seed),
+            reward_model=shapes.classifier(shape, seed + 1),
+            value_model=shapes.classifier(shape, seed + 2),
             train_dataset=Dataset.from_dict({"input_ids": requests.prompts}),
         )
         self._watch()
 
-    def _arguments(self) -> Any:
+    def _arguments(self, changes: Mapping[str, Any]) -> Any:
         from trl.experimental.ppo import PPOConfig
 
         count = self.requests.count
-        return PPOConfig(
-            output_dir=tempfile.mkdtemp(prefix="trl-benchmark-"),
-            total_episodes=count,
-            per_device_train_batch_size=self.microbatch,
-            gradient_accumulation_steps=count // self.microbatch,
-            num_ppo_epochs=self.epochs,
-            local_rollout_forward_batch_size=self.chunk,
-            response_length=self.requests.answer,
-            stop_token="eos",
-            bf16=self.bf16,
-            use_cpu=self.device == "cpu",
-            lr_scheduler_type="constant",
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        )
+        settings = {
+            "output_dir": tempfile.mkdtemp(prefix="trl-benchmark-"),
+            "total_episodes": count,
+            "per_device_train_batch_size": self.microbatch,
+            "gradient_accumulation_steps": count // self.microbatch,
+            "num_ppo_epochs": self.epochs,
+            "local_rollout_forward_batch_size": self.chunk,
+            "response_length": self.requests.answer,
+            "stop_token": "eos",
+            "bf16": self.bf16,
+            "use_cpu": self.device == "cpu",
+            "lr_scheduler_type": "constant",
+            "save_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": True,
+        }
+        return PPOConfig(**{**settings, **changes})
 
     def _watch(self) -> None:
         """Notes the clocks when the first epoch begins and when the last has ended."""

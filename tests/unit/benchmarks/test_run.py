@@ -33,6 +33,8 @@ class ScriptedSide:
     def run(self):
         if self.broken:
             raise SideFailed("it broke")
+        if self.side.name.startswith("rates"):
+            return {"flops": 1e9, "bytes_per_s": 1e9}
         self.diary.append(("ran", self.side.name))
         seconds = next(self.seconds)
         return {"wall_s": seconds, "cpu_s": seconds, "tokens": self.tokens}
@@ -55,6 +57,17 @@ def test_quiet_run_gives_ratios_in_both_clocks():
         ("cpu_s", 3.0),
     ]
     assert record["sides"]["peer"]["median"]["wall_s"] == 3.0
+
+
+def test_share_of_the_limit_is_least_over_measured_seconds():
+    from benchmarks.sides.limits import least_seconds
+
+    requests = {"shape": "micro", "count": 2, "shortest": 4, "longest": 4, "answer": 8}
+    row = Row("X1", "", "", [OURS, PEER], work={"kind": "update", "requests": requests})
+    record, _ = run(row=row)
+    least = least_seconds("update", requests, "float32", {"flops": 1e9, "bytes_per_s": 1e9})
+    share = record["limit"]["share"]
+    assert share == {"tutelage": pytest.approx(least), "peer": pytest.approx(least / 3)}
 
 
 def test_sides_take_turns_as_recorded():
