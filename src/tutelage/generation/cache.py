@@ -38,8 +38,7 @@ class _GrowingLayer(DynamicLayer):
             self._value_store = _enlarged(self._value_store, start, end + BLOCK)
         self._key_store[:, :, start:end] = key_states
         self._value_store[:, :, start:end] = value_states
-        self._show(end)
-        return self.keys, self.values
+        return self._show(end)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         if self.is_initialized:
@@ -55,8 +54,10 @@ class _GrowingLayer(DynamicLayer):
             self._value_store = self._value_store[indices]
             self._show(end)
 
-    def _show(self, end: int) -> None:
-        self.keys, self.values = self._key_store[:, :, :end], self._value_store[:, :, :end]
+    def _show(self, end: int) -> tuple[Tensor, Tensor]:
+        keys, values = self._key_store[:, :, :end], self._value_store[:, :, :end]
+        self.keys, self.values = keys, values
+        return keys, values
 
 
 def _enlarged(store: Tensor, used: int, size: int) -> Tensor:

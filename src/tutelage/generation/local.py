@@ -1,53 +1,38 @@
 """Sampling in the training process, from the policy's own weights.
 
-Prompts are read once for all their samples; rows that have ended leave the batch. One
-uniform number per row draws each token (inverse of the cumulative distribution), and the
-log-probability comes from the same pass.
+    prompts, by length ──prefill──> all their samples, side by side ──draw, step──┐
+                                        ^            rows that have ended leave   │
+                                        └──<──────────────────────────────────────┘
+
+A prompt is read once for all its samples. Prompts of like length share a batch, so that little of
+it is padding.
 """
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from tutelage.errors import GenerationError
-from tutelage.generation.cache import growing_cache
+from tutelage.generation.draw import draw
 from tutelage.generation.engine import Sampling
-from tutelage.models.causal import autocast
+from tutelage.generation.plain import PlainDecoder
+from tutelage.models.decoder import Decoder
 from tutelage.models.policy import Policy
 from tutelage.records import Completion, EncodedPrompt, StopReason
 
-__all__ = ["LocalEngine", "draw"]
+__all__ = ["LocalEngine"]
 
-_COMPACT_AT = 0.75
-"""Share of rows still being written at which the others leave the batch: to copy the cache for
-every row that ends costs more than to decode a few rows in vain."""
+_log = logging.getLogger(__name__)
 
-
-def draw(
-    logits: Float[Tensor, "batch vocabulary"], temperature: float, generator: torch.Generator
-) -> tuple[Int[Tensor, " batch"], Float[Tensor, " batch"]]:
-    """Draws one token per row and gives its log-probability at that temperature.
-
-    Temperature 0 takes the most likely token; its log-probability is then at temperature 1.
-    """
-    if temperature == 0.0:
-        logprobs = torch.log_softmax(logits.float(), dim=-1)
-        tokens = logprobs.argmax(-1)
-    else:
-        logprobs = torch.log_softmax(logits.float() / temperature, dim=-1)
-        cumulative = logprobs.exp().cumsum(-1)
-        uniform = torch.rand(
-            len(logits), 1, generator=generator, device=logits.device, dtype=torch.float32
-        )
-        # The last entry is the sum as rounded: scaling by it keeps every draw inside.
-        position = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
-        tokens = position.squeeze(1).clamp(max=logits.shape[1] - 1)
-    return tokens, logprobs.gather(1, tokens[:, None]).squeeze(1)
+_WORTH_COPYING = 0.25
+"""Share of a batch that must have ended before its rows leave: to copy the cache for every row
+that ends costs more than to decode a few rows in vain."""
 
 
 @dataclass
@@ -86,9 +71,12 @@ class LocalEngine:
         self.generator = generator
         self.batch_size = batch_size
         self.version = 0
+        self._decoder = _decoder(policy)
 
     def load_weights(self, policy: Policy) -> None:
         """Counts a new version; the weights are shared already."""
+        if policy is not self.policy:
+            self._decoder = _decoder(policy)
         self.policy = policy
         self.version += 1
 
@@ -102,14 +90,14 @@ class LocalEngine:
         self._require_room(prompts, sampling)
         count = sampling.samples_per_prompt
         rows = [[_Row(prompt) for _ in range(count)] for prompt in prompts]
-        # Prompts of like length share a batch, so that little of it is padding.
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].tokens))
+        by_length = sorted(rows, key=lambda group: len(group[0].prompt.tokens))
         training = self.policy.model.training
         self.policy.model.eval()
         try:
             with torch.no_grad():
-                for chosen in _chunks(order, max(1, self.batch_size // count)):
-                    self._decode([rows[i] for i in chosen], sampling)
+                self._decoder.refresh()
+                for groups in _chunks(by_length, max(1, self.batch_size // count)):
+                    self._decode(groups, sampling)
         finally:
             self.policy.model.train(training)
         return [self._completion(row) for group in rows for row in group]
@@ -127,17 +115,13 @@ class LocalEngine:
                     f"max_prompt_tokens to {context - sampling.max_tokens} or less"
                 )
 
-    def _decode(self, groups: list[list[_Row]], sampling: Sampling) -> None:
-        """Fills the rows of one batch, dropping those that have ended."""
-        model = self.policy.model
-        device = model.device
-        tokens, mask = _left_padded([group[0].prompt.tokens for group in groups], device)
-        cache = growing_cache(model.config)
-        logits = self._forward(tokens, mask, cache)
-        count = sampling.samples_per_prompt
-        if count > 1:
-            cache.batch_repeat_interleave(count)
-            logits, mask = (x.repeat_interleave(count, 0) for x in (logits, mask))
+    def _decode(self, groups: Sequence[Sequence[_Row]], sampling: Sampling) -> None:
+        """Fills the rows of one batch."""
+        device = self.policy.model.device
+        tokens, start = _left_padded([group[0].prompt.tokens for group in groups], device)
+        logits, cache = self._decoder.prefill(tokens, start)
+        cache.repeat(sampling.samples_per_prompt)
+        logits = logits.repeat_interleave(sampling.samples_per_prompt, 0)
         rows = [row for group in groups for row in group]
         stop_tokens = torch.tensor(sorted(sampling.stop_tokens), dtype=torch.long, device=device)
         writing = torch.ones(len(rows), dtype=torch.bool, device=device)
@@ -149,26 +133,12 @@ class LocalEngine:
             left = int(writing.sum())
             if step + 1 == sampling.max_tokens or not left:
                 return
-            if left <= _COMPACT_AT * len(rows):
+            if left <= (1.0 - _WORTH_COPYING) * len(rows):
                 kept = writing.nonzero().squeeze(1)
-                cache.batch_select_indices(kept)
-                mask, chosen, writing = mask[kept], chosen[kept], writing[kept]
+                cache.keep(kept)
+                chosen, writing = chosen[kept], writing[kept]
                 rows = [rows[i] for i in kept.tolist()]
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-            logits = self._forward(chosen[:, None], mask, cache)
-
-    def _forward(self, tokens: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
-        positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
-        with autocast(tokens.device, self.policy.backbone.compute):
-            logits = self.policy.model(
-                input_ids=tokens,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits
-        return logits[:, -1]
+            logits = self._decoder.step(chosen, cache)  # type: ignore[arg-type]
 
     def _completion(self, row: _Row) -> Completion:
         if not math.isfinite(sum(row.logprobs)):
@@ -192,24 +162,33 @@ class LocalEngine:
         )
 
 
-def _chunks(order: list[int], size: int) -> Iterator[list[int]]:
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+def _decoder(policy: Policy) -> Decoder | PlainDecoder:
+    """The fast decoder where the model is of its family, its own forward pass elsewhere."""
+    fast = Decoder.of(policy.model, policy.backbone.compute)
+    if fast is None:
+        name = type(policy.model).__name__
+        _log.info("%s is decoded by its own forward pass: it is not of the Llama family", name)
+    return fast or PlainDecoder(policy.model, policy.backbone.compute)
+
+
+def _chunks(groups: Sequence[Sequence[_Row]], size: int) -> Iterator[Sequence[Sequence[_Row]]]:
+    for start in range(0, len(groups), size):
+        yield groups[start : start + size]
 
 
 def _left_padded(
     sequences: Sequence[Sequence[int]], device: torch.device
-) -> tuple[Int[Tensor, "batch time"], Int[Tensor, "batch time"]]:
+) -> tuple[Int[Tensor, "rows time"], Int[Tensor, " rows"]]:
+    """Token ids that end in the same column, and the first column of each."""
     width = max(map(len, sequences))
     tokens = torch.zeros(len(sequences), width, dtype=torch.long)
-    mask = torch.zeros_like(tokens)
     for i, sequence in enumerate(sequences):
         tokens[i, width - len(sequence) :] = torch.tensor(sequence)
-        mask[i, width - len(sequence) :] = 1
-    return tokens.to(device), mask.to(device)
+    start = torch.tensor([width - len(sequence) for sequence in sequences])
+    return tokens.to(device), start.to(device)
 
 
-def _append(rows: list[_Row], tokens: Tensor, logprobs: Tensor, stopped: Tensor) -> None:
+def _append(rows: Sequence[_Row], tokens: Tensor, logprobs: Tensor, stopped: Tensor) -> None:
     for row, token, logprob, stop in zip(
         rows, tokens.tolist(), logprobs.tolist(), stopped.tolist(), strict=True
     ):

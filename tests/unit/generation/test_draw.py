@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tutelage.generation.local import draw
+from tutelage.generation.draw import draw
 
 CHI_SQUARE_999 = {3: 16.27, 7: 24.32}
 """99.9 % quantiles by degrees of freedom."""

@@ -222,6 +222,21 @@ def test_new_weights_are_sampled_at_once_and_counted(tiny_causal_lm, tiny_tokeni
     assert before.tokens != after.tokens
 
 
+def test_weights_that_an_optimiser_has_moved_are_sampled(tiny_causal_lm, tiny_tokenizer, encoded):
+    """Fused optimisers write into the weights without leaving a trace on the tensors."""
+    policy = Policy(tiny_causal_lm("llama"))
+    engine = engine_of(policy, tiny_tokenizer)
+    sampling = Sampling(NO_STOP, 8, 0.0)
+    before = engine.generate(encoded([5, 6]), sampling)[0]
+    for weight in policy.model.parameters():
+        weight.grad = torch.randn_like(weight)
+    torch.optim.AdamW(policy.model.parameters(), lr=0.5, fused=True).step()
+    after = engine.generate(encoded([5, 6]), sampling)[0]
+    fresh = engine_of(policy, tiny_tokenizer).generate(encoded([5, 6]), sampling)[0]
+    assert after == fresh
+    assert after.logprobs != before.logprobs
+
+
 def test_prompt_without_tokens_is_refused(small, encoded):
     with pytest.raises(GenerationError, match="prompt 'p1' has no tokens"):
         small.generate(encoded([5], []), Sampling(NO_STOP, 2))

@@ -1,0 +1,139 @@
+"""The fast decoder says what the model's own forward pass says, or declines."""
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from tutelage.models.decoder import Decoder
+
+FAMILY = {
+    "llama": {},
+    "qwen2": {},
+    "qwen3": {"head_dim": 16},
+    "mistral": {"sliding_window": None, "head_dim": 16},
+    "gemma": {"head_dim": 16},
+}
+OTHERS = {
+    "gpt2": {},
+    "gpt_neox": {},
+    "gemma2": {"head_dim": 16},
+    "phi3": {},
+    "olmo2": {},
+    "smollm3": {"num_hidden_layers": 4},
+    "mistral": {"sliding_window": 4, "head_dim": 16},
+}
+PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [12, 13, 14]]
+
+
+def build(name: str, **options) -> PreTrainedModel:
+    config = AutoConfig.for_model(
+        name,
+        **{
+            "vocab_size": 64,
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 128,
+            "initializer_range": 0.2,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": 0,
+        }
+        | options,
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    for name_, weight in model.named_parameters():
+        if "norm" in name_ or name_.endswith("bias"):
+            # As built they are 1 and 0, and a decoder that forgot them would pass.
+            torch.nn.init.normal_(weight, mean=float(weight.detach().mean()), std=0.3)
+    return model
+
+
+def logits_of(model: PreTrainedModel, ids: list[int]) -> torch.Tensor:
+    return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
+
+
+@torch.no_grad()
+def decoded(decoder: Decoder, more: int) -> tuple[list[list[int]], list[torch.Tensor]]:
+    """The prompts with `more` fixed tokens each, read step by step, and the last logits."""
+    width = max(map(len, PROMPTS))
+    tokens = torch.tensor([[0] * (width - len(ids)) + ids for ids in PROMPTS])
+    logits, cache = decoder.prefill(tokens, torch.tensor([width - len(ids) for ids in PROMPTS]))
+    texts = [list(ids) for ids in PROMPTS]
+    for step in range(more):
+        chosen = torch.tensor([(20 + 3 * step + i) % 60 for i in range(len(texts))])
+        logits = decoder.step(chosen, cache)
+        for text, token in zip(texts, chosen.tolist(), strict=True):
+            text.append(token)
+    return texts, list(logits)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("more", [0, 1, 40])
+def test_logits_are_those_of_the_model(name, more):
+    model = build(name, **FAMILY[name])
+    decoder = Decoder.of(model)
+    assert decoder is not None
+    for text, logits in zip(*decoded(decoder, more), strict=True):
+        with torch.no_grad():
+            torch.testing.assert_close(logits, logits_of(model, text), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_model_built_otherwise_is_declined(name):
+    assert Decoder.of(build(name, **OTHERS[name])) is None
+
+
+def test_a_part_that_the_decoder_does_not_know_is_noticed():
+    """The negative control: the same names, another computation."""
+    assert Decoder.of(build("granite")) is not None
+    assert Decoder.of(build("granite", residual_multiplier=0.5)) is None
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_bfloat16_products_stay_near(name):
+    """bfloat16 has 8 bits: logits of scale 5 are off by some hundredths, and by 0.2 at worst."""
+    model = build(name, **FAMILY[name])
+    decoder = Decoder.of(model, torch.bfloat16)
+    assert decoder is not None
+    for text, logits in zip(*decoded(decoder, 10), strict=True):
+        with torch.no_grad():
+            expected = logits_of(model, text)
+        assert (logits.float() - expected).abs().mean() < 0.02 * expected.abs().max()
+
+
+@torch.no_grad()
+def test_rows_can_be_repeated_and_dropped():
+    model = build("llama")
+    decoder = Decoder.of(model)
+    assert decoder is not None
+    tokens, start = torch.tensor([[5, 6, 7], [0, 8, 9], [0, 0, 4]]), torch.tensor([0, 1, 2])
+    _, cache = decoder.prefill(tokens, start)
+    cache.repeat(2)
+    texts = [[5, 6, 7], [5, 6, 7], [8, 9], [8, 9], [4], [4]]
+    decoder.step(torch.arange(30, 36), cache)
+    kept = [3, 5]
+    cache.keep(torch.tensor(kept))
+    logits = decoder.step(torch.tensor([50, 51]), cache)
+    assert cache.keys[0].shape[2] - cache.end < 40
+    for number, row, last in zip(kept, logits, (50, 51), strict=True):
+        text = [*texts[number], 30 + number, last]
+        torch.testing.assert_close(row, logits_of(model, text), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_refresh_takes_the_new_weights():
+    model = build("llama")
+    decoder = Decoder.of(model)
+    assert decoder is not None
+    for weight in model.parameters():
+        weight.add_(0.1 * torch.randn_like(weight))
+    old = decoded(decoder, 3)[1][0]
+    decoder.refresh()
+    texts, logits = decoded(decoder, 3)
+    expected = logits_of(model, texts[0])
+    assert not torch.allclose(old, expected, atol=1e-2)
+    torch.testing.assert_close(logits[0], expected, rtol=1e-4, atol=1e-4)
