@@ -17,6 +17,10 @@ __all__ = ["decision_sentence", "fact_sentence", "mediocre_answer"]
 # (mean 19 words, nineteen in twenty up to 45) and how often people prefer the longer answer.
 _EXTRA_WEIGHTS = (38, 23, 13, 11, 8, 6, 1)
 _P_POLITE = 0.28
+_P_RAMBLE = 0.03
+_RAMBLE = (7, 13)
+"""A few answers go on and on, repeating themselves. Without them nobody is ever asked about a long
+answer, and what a reward model says of one is anybody's guess."""
 
 
 def fact_sentence(intent: str, value: str, rng: random.Random) -> str:
@@ -34,10 +38,12 @@ def decision_sentence(intent: str, decision: str, rng: random.Random) -> str:
 def mediocre_answer(spec: WorldSpec, question: Question, rng: random.Random) -> str:
     """An answer of the quality the spec sets, with polite and filler sentences around it."""
     core = _core(spec, question, rng)
-    extras = []
-    for _ in range(rng.choices(range(len(_EXTRA_WEIGHTS)), _EXTRA_WEIGHTS)[0]):
+    rambles = rng.random() < _P_RAMBLE
+    count = rng.choices(range(len(_EXTRA_WEIGHTS)), _EXTRA_WEIGHTS)[0]
+    extras: list[str] = []
+    for _ in range(rng.randint(*_RAMBLE) if rambles else count):
         pool = grammar.POLITE if rng.random() < _P_POLITE else grammar.FILLERS
-        extras.append(rng.choice([sentence for sentence in pool if sentence not in extras]))
+        extras.append(rng.choice([text for text in pool if rambles or text not in extras]))
     extras.insert(rng.randrange(len(extras) + 1), core)
     return " ".join(extras)
 
@@ -51,7 +57,8 @@ def _core(spec: WorldSpec, question: Question, rng: random.Random) -> str:
         return _refusal(rng) if refused else rng.choice(grammar.USEFUL)
     position = rng.random()
     if position >= spec.p_right + spec.p_wrong:
-        return rng.choice(grammar.VAGUE)
+        # Some answer another question: else every "done" would stand where it is right.
+        return rng.choice((*grammar.VAGUE, *grammar.USEFUL))
     right = position < spec.p_right
     if question.decision is not None:
         other = "no" if question.decision == "yes" else "yes"
