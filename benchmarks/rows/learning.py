@@ -37,7 +37,7 @@ def c7(quick: bool) -> Row:
             "answer": 16,
         },
         "rounds": 6 if quick else 60,
-        "threshold": 0.26 if quick else 0.8,
+        "threshold": 0.15 if quick else 0.8,
         "learning_rate": 1e-3,
     }
     here = "benchmarks.rows.learning"
