@@ -58,17 +58,12 @@ def test_demonstrations_are_of_known_sentences_and_of_the_planned_length(
 ) -> None:
     demos = demonstrations(preset(), 1500, 1)
     lengths = sorted(count_words(demo.messages[-1].content) for demo in demos)
-    assert 19 <= sum(lengths) / len(lengths) <= 23
-    assert lengths[int(0.9 * len(lengths))] <= 45
-    readings = [
-        read_answer(read_prompt(_as_prompt(demo)), demo.messages[-1].content) for demo in demos
-    ]
-    assert not any(reading.unknown for reading in readings)
-    # A few go on and on; one in 33, with a standard error of 0.004.
-    rambling = [reading.polite + reading.fillers > 6 for reading in readings]
-    assert sum(rambling) / len(readings) == pytest.approx(0.03, abs=0.015)
-    for reading, rambles in zip(readings, rambling, strict=True):
-        assert rambles or not reading.repeated
+    assert 18 <= sum(lengths) / len(lengths) <= 21
+    # 47 in the long run; over 1,500 draws the quantile has a standard error of one word.
+    assert lengths[int(0.95 * len(lengths))] <= 49
+    for demo in demos[:500]:
+        reading = read_answer(read_prompt(_as_prompt(demo)), demo.messages[-1].content)
+        assert (reading.unknown, reading.repeated) == (0, 0)
 
 
 def _as_prompt(demo: Demonstration) -> Prompt:

@@ -17,10 +17,6 @@ __all__ = ["decision_sentence", "fact_sentence", "mediocre_answer"]
 # (mean 19 words, nineteen in twenty up to 45) and how often people prefer the longer answer.
 _EXTRA_WEIGHTS = (38, 23, 13, 11, 8, 6, 1)
 _P_POLITE = 0.28
-_P_RAMBLE = 0.03
-_RAMBLE = (7, 13)
-"""A few answers go on and on, repeating themselves. Without them nobody is ever asked about a long
-answer, and what a reward model says of one is anybody's guess."""
 
 
 def fact_sentence(intent: str, value: str, rng: random.Random) -> str:
@@ -38,12 +34,10 @@ def decision_sentence(intent: str, decision: str, rng: random.Random) -> str:
 def mediocre_answer(spec: WorldSpec, question: Question, rng: random.Random) -> str:
     """An answer of the quality the spec sets, with polite and filler sentences around it."""
     core = _core(spec, question, rng)
-    rambles = rng.random() < _P_RAMBLE
-    count = rng.choices(range(len(_EXTRA_WEIGHTS)), _EXTRA_WEIGHTS)[0]
     extras: list[str] = []
-    for _ in range(rng.randint(*_RAMBLE) if rambles else count):
+    for _ in range(rng.choices(range(len(_EXTRA_WEIGHTS)), _EXTRA_WEIGHTS)[0]):
         pool = grammar.POLITE if rng.random() < _P_POLITE else grammar.FILLERS
-        extras.append(rng.choice([text for text in pool if rambles or text not in extras]))
+        extras.append(rng.choice([sentence for sentence in pool if sentence not in extras]))
     extras.insert(rng.randrange(len(extras) + 1), core)
     return " ".join(extras)
 
