@@ -13,7 +13,7 @@ from typing import Any
 
 from cyclopts import App, CycloptsError
 
-from tutelage.cli.run import run
+from tutelage.cli.run import resume, run
 from tutelage.cli.stages import STAGE_COMMANDS, stage_command
 from tutelage.cli.tools import config, report, validate
 from tutelage.errors import TutelageError
@@ -90,6 +90,7 @@ def build_app() -> App:
     )
     commands: dict[str, Callable[..., Any]] = {
         "run": run,
+        "resume": resume,
         **{kind: stage_command(section) for kind, section in STAGE_COMMANDS.items()},
         "report": report,
         "validate": validate,

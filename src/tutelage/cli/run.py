@@ -1,4 +1,4 @@
-"""`tutelage run`."""
+"""`tutelage run` and `tutelage resume`."""
 
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,7 +11,7 @@ from tutelage.config.overrides import parse_overrides
 from tutelage.errors import ConfigError
 from tutelage.pipeline import run_recipe
 
-__all__ = ["Overrides", "read_recipe", "run"]
+__all__ = ["Overrides", "read_recipe", "resume", "run"]
 
 Overrides = Annotated[
     str,
@@ -40,7 +40,7 @@ def run(
     """Runs a recipe: every stage that is not finished, then summary and report.
 
     Finished stages are recognised by their configuration and by what they read, and are not
-    run again; after an interruption the same command goes on.
+    run again; after an interruption the same command goes on, inside a stage too.
 
     Example: tutelage run recipes/quickstart.yaml --seed 1 --output runs/seed1
 
@@ -65,6 +65,27 @@ def run(
     given = [f"--{name}={value}" for name, value in settings.items() if value is not None]
     chosen = read_recipe(recipe, [*overrides, *given])
     run_recipe(chosen, output or Path("runs") / chosen.name, only=only or None, force=force)
+
+
+def resume(run: Path, *, only: Annotated[tuple[str, ...], _REPEATED] = ()) -> None:
+    """Goes on with a run that was interrupted, from the recipe in its folder.
+
+    The same as giving the command again that began it, options included. Paths in the recipe
+    are read from the folder in which that command was given.
+
+    Example: tutelage resume runs/quickstart
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    only
+        Run this stage and what it needs, nothing else. May be repeated.
+    """
+    recipe = run / "recipe.yaml"
+    if not recipe.is_file():
+        raise ConfigError(f"{run} holds no run: {recipe} does not exist. Begin one: tutelage run")
+    run_recipe(load_recipe(recipe), run, only=only or None)
 
 
 def read_recipe(path: Path, tokens: list[str]) -> Recipe:

@@ -3,7 +3,7 @@
 from tutelage.config.base import Section
 from tutelage.config.load import build_section, load_recipe, load_section
 from tutelage.config.ppo import KLConfig, PPOConfig, SamplingConfig, TruncationConfig
-from tutelage.config.recipe import Recipe, referenced_name
+from tutelage.config.recipe import CheckpointConfig, Recipe, referenced_name
 from tutelage.config.stages import (
     EvaluateStage,
     HelpdeskStage,
@@ -27,6 +27,7 @@ from tutelage.config.training import BatchConfig, OptimizerConfig, PrecisionConf
 
 __all__ = [
     "BatchConfig",
+    "CheckpointConfig",
     "EvaluateStage",
     "HelpdeskStage",
     "KLConfig",

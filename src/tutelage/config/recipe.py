@@ -2,12 +2,12 @@
 
 from typing import Annotated, Self
 
-from pydantic import Field, PositiveInt, StringConstraints, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, StringConstraints, model_validator
 
 from tutelage.config.base import Section
 from tutelage.config.stages import Stage
 
-__all__ = ["Recipe", "referenced_name"]
+__all__ = ["CheckpointConfig", "Recipe", "referenced_name"]
 
 StageName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 
@@ -15,6 +15,18 @@ StageName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_l
 def referenced_name(reference: str) -> str:
     """The first component of a reference: the name of a stage, `inputs`, or of a folder."""
     return reference.split("/", 1)[0]
+
+
+class CheckpointConfig(Section):
+    """How often running stages save what they have done, to go on from there when interrupted."""
+
+    seconds: NonNegativeFloat = 60.0
+    """Least time between two checkpoints of a stage. Where one takes long to write, the next waits
+    until saving is a twentieth of the time. 0 saves after every step."""
+    keep: PositiveInt = 2
+    """Checkpoints of a stage that are kept: the newest, and older ones in case it is damaged."""
+    grace: NonNegativeFloat = 30.0
+    """Seconds that stages have to reach their next checkpoint when the run is interrupted."""
 
 
 class Recipe(Section):
@@ -30,6 +42,8 @@ class Recipe(Section):
     """Torch threads in all, shared by the stages that run side by side; unset takes the cores."""
     parallel: PositiveInt | None = None
     """Stages that may run side by side; unset takes the cores."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """When running stages save themselves."""
     inputs: dict[StageName, str | tuple[str, ...] | None] = Field(default_factory=dict)
     """Files the user supplies, as `inputs/NAME` in references. null: must be given."""
     stages: Annotated[dict[StageName, Stage], Field(min_length=1)]

@@ -49,7 +49,7 @@ def configuration_reference() -> str:
     for kind, section in kinds.items():
         parts += _section(kind, section, 3)
     parts += ["## Sections", ""]
-    for section in _nested(kinds.values()):
+    for section in _nested([Recipe, *kinds.values()]):
         parts += _section(section.__name__, section, 3)
     return "\n".join(parts)
 

@@ -4,16 +4,20 @@ def run(config: SFTStage, context: StageContext) -> dict[str, float]:
     model = context.resolve(config.model, "model")
     rows = context.resolve_all(config.data, "sft.jsonl")
     ...
-    context.progress.step(step, total, {"loss": loss})
-    context.metrics.log(step, {"sft/loss": loss})
+    with context.checkpoints.track(model=model, ...) as checkpoints:
+        ...
+        context.metrics.log(step, {"sft/loss": loss})
+        context.progress.step(step + 1, total, {"loss": loss})
+        checkpoints.boundary(step + 1)
     save(model, context.folder / "model")
     return {"loss": loss}
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from tutelage.pipeline.checkpoints import Checkpoints, NullCheckpoints
 from tutelage.pipeline.references import References
 from tutelage.tracking.metrics import MetricWriter
 from tutelage.tracking.progress import Progress
@@ -34,6 +38,8 @@ class StageContext:
     progress: Progress
     metrics: MetricWriter
     references: References
+    checkpoints: Checkpoints = field(default_factory=NullCheckpoints)
+    """What the stage goes on from, and saves itself to, when it is interrupted."""
 
     def resolve(self, reference: str, default: str) -> Path:
         """The file or folder a reference names; see `References.resolve`."""

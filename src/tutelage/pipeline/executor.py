@@ -4,14 +4,14 @@
                                           └─ new or changed ──> child ──events──> display
                                                                   └──outcome──> folder published
 
-A failure or an interrupt stops the children and removes their partial folders; what was
-finished stays.
+A failure or an interrupt stops the children, which save themselves first, and removes their
+partial folders; what was finished or saved stays.
 """
 
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
@@ -20,18 +20,32 @@ from typing import Any
 from rich.console import Console
 
 from tutelage import errors
-from tutelage.config import Stage
+from tutelage.config import CheckpointConfig, Stage
 from tutelage.errors import TutelageError
-from tutelage.pipeline.fingerprint import describe_stage
+from tutelage.pipeline.checkpoints import (
+    CheckpointPlace,
+    other_configuration,
+    remove_checkpoints,
+    stage_checkpoints,
+)
+from tutelage.pipeline.fingerprint import describe_stage, difference
 from tutelage.pipeline.interrupts import Interrupts
 from tutelage.pipeline.references import References
 from tutelage.pipeline.registry import STAGES, Registry
-from tutelage.pipeline.worker import Failed, Succeeded, Task, start_server, start_worker
-from tutelage.tracking.manifest import MANIFEST, Manifest, load_manifest, verify
-from tutelage.tracking.progress import Event, ProgressDisplay, StageFinished
-from tutelage.tracking.stage import StageFolder, StageInfo, stage_path
+from tutelage.pipeline.worker import (
+    Failed,
+    Outcome,
+    Stopped,
+    Succeeded,
+    Task,
+    start_server,
+    start_worker,
+)
+from tutelage.tracking.manifest import MANIFEST, load_manifest, verify
+from tutelage.tracking.progress import Event, ProgressDisplay, StageFinished, StageMessage
+from tutelage.tracking.stage import StageFolder, StageInfo, package_versions, stage_path
 
-__all__ = ["Executor", "Job", "Workplace", "difference"]
+__all__ = ["Executor", "Job", "Workplace"]
 
 _POLL = 0.2
 """Seconds between two looks at signals while nothing arrives from the children."""
@@ -56,7 +70,7 @@ class Workplace:
     """Where jobs read, write and report."""
 
     folder: Path
-    """Holds `stages/`."""
+    """Holds `stages/` and `checkpoints/`."""
     logs: Path
     """What stages print, a file each; empty ones are removed."""
     errors: Path
@@ -64,6 +78,7 @@ class Workplace:
     references: References
     console: Console
     registry: Registry = STAGES
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
 
 @dataclass
@@ -78,7 +93,7 @@ class _Running:
     """Publishes the folder when closed well, removes it when closed by an error."""
     task: Task
     started: float = field(default_factory=time.monotonic)
-    outcome: Succeeded | Failed | None = None
+    outcome: Outcome | None = None
 
 
 class Executor:
@@ -136,28 +151,38 @@ class Executor:
             if not reason:
                 verify(folder)
                 self._note(job.name, "finished before, skipped")
+                remove_checkpoints(self._place.folder, job.name)
                 self.skipped.append(job.name)
                 return
             self._note(job.name, f"runs again: {reason}")
         self._start(job, info)
 
     def _start(self, job: Job, info: StageInfo) -> None:
+        set_aside = other_configuration(self._place.folder, job.name, info)
+        if set_aside:
+            self._note(job.name, set_aside)
         if self._server is None:
             self._server = start_server(self._place.registry.preload)
         with ExitStack() as undo:
             folder = undo.enter_context(StageFolder.create(self._place.folder, job.name, info))
-            task = self._task(job, folder.path)
+            task = self._task(job, folder.path, info)
             # The first child waits until the server has imported its modules.
             with self._interrupts.at_once():
                 process, connection = start_worker(self._server, task)
             child = _Running(job.name, process, connection, folder, undo.pop_all(), task)
         self._running[connection] = child
 
-    def _task(self, job: Job, folder: Path) -> Task:
+    def _task(self, job: Job, folder: Path, info: StageInfo) -> Task:
         log = self._place.logs / f"{job.name}.txt"
         error_file = self._place.errors / f"{job.name}.txt"
         log.parent.mkdir(parents=True, exist_ok=True)
         error_file.unlink(missing_ok=True)
+        about = {
+            "stage": asdict(info),
+            "threads": job.threads,
+            "versions": package_versions(),
+        }
+        checkpoints = stage_checkpoints(self._place.folder, job.name, info)
         return Task(
             name=job.name,
             module=self._place.registry.modules[job.stage.kind],
@@ -166,6 +191,7 @@ class Executor:
             seed=job.seed,
             threads=job.threads,
             references=self._place.references,
+            checkpoints=CheckpointPlace(checkpoints, about, self._place.checkpoint),
             log=log,
             error_file=error_file,
         )
@@ -176,69 +202,80 @@ class Executor:
             message = _receive(child.connection)
             if message is None:
                 self._end(child)
-            elif isinstance(message, Succeeded | Failed):
-                child.outcome = message
+            elif isinstance(message, Outcome):
+                self._take(child, message)
             else:
                 self._display.handle(message)
+
+    def _take(self, child: _Running, outcome: Outcome) -> None:
+        child.outcome = outcome
+        if isinstance(outcome, Stopped) and outcome.step is not None:
+            self._note(child.name, f"saved at step {outcome.step}")
 
     def _end(self, child: _Running) -> None:
         child.process.join()
         if isinstance(child.outcome, Succeeded):
             del self._running[child.connection]
             child.connection.close()
-            child.folder.metrics.update(child.outcome.metrics)
-            child.cleanup.close()
-            _remove_empty(child.task.log)
-            seconds = time.monotonic() - child.started
-            self._display.handle(StageFinished(child.name, seconds, child.outcome.metrics))
-            self.executed.append(child.name)
+            self._publish(child, child.outcome)
             return
-        if child.outcome is None:
+        if not isinstance(child.outcome, Failed):
             # A signal to the whole process group ends the children before it is noticed here.
             time.sleep(_POLL)
             self._interrupts.check()
         raise _failure(child)
 
+    def _publish(self, child: _Running, outcome: Succeeded) -> None:
+        child.folder.metrics.update(outcome.metrics)
+        child.folder.earlier_seconds = outcome.earlier_seconds
+        child.cleanup.close()
+        remove_checkpoints(self._place.folder, child.name)
+        _remove_empty(child.task.log)
+        seconds = time.monotonic() - child.started
+        self._display.handle(StageFinished(child.name, seconds, outcome.metrics))
+        self.executed.append(child.name)
+
     def _abandon(self, error: BaseException) -> None:
+        # A second Ctrl-C ends the waiting, and what is left to do is done all the same.
+        with suppress(KeyboardInterrupt):
+            self._ask_to_stop()
         for child in self._running.values():
-            child.process.terminate()
-        for child in self._running.values():
-            child.process.join(timeout=5)
-            if child.process.is_alive():
-                child.process.kill()
-                child.process.join()
+            child.process.kill()
+            child.process.join()
             # What goes wrong while tidying up must not hide why the run stopped.
             with suppress(TutelageError, OSError):
                 child.cleanup.__exit__(type(error), error, error.__traceback__)
             _remove_empty(child.task.log)
         self._running.clear()
 
+    def _ask_to_stop(self) -> None:
+        """Gives the children time to save themselves at their next boundary."""
+        for child in self._running.values():
+            child.process.terminate()
+        deadline = time.monotonic() + self._place.checkpoint.grace
+        running = dict(self._running)
+        while running and time.monotonic() < deadline:
+            for ready in wait(list(running), timeout=_POLL):
+                child = running[ready]  # type: ignore[index]
+                message = _receive(child.connection)
+                if message is None:
+                    del running[child.connection]
+                elif isinstance(message, Outcome):
+                    self._take(child, message)
+                elif isinstance(message, StageMessage):
+                    self._note(child.name, message.text)
+
     def _note(self, name: str, text: str) -> None:
         self._place.console.print(f"[{name}] {text}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _receive(connection: Connection) -> Event | Succeeded | Failed | None:
+def _receive(connection: Connection) -> Event | Outcome | None:
     """The next message, or None when the child has closed its end or was killed."""
     try:
-        message: Event | Succeeded | Failed = connection.recv()
+        message: Event | Outcome = connection.recv()
     except (EOFError, OSError):
         return None
     return message
-
-
-def difference(manifest: Manifest, info: StageInfo) -> str:
-    """Why a finished stage is not the one described; empty when it is."""
-    if manifest.fingerprint == info.fingerprint:
-        return ""
-    keys = [key for key, value in info.config.items() if manifest.config.get(key) != value]
-    read = [name for name, value in info.inputs.items() if manifest.inputs.get(name) != value]
-    if keys:
-        return f"{', '.join(keys)} changed in its configuration"
-    if read:
-        return f"{', '.join(read)} changed"
-    if manifest.seed != info.seed:
-        return f"its seed changed from {manifest.seed} to {info.seed}"
-    return "another version of Tutelage made it"
 
 
 def _failure(child: _Running) -> TutelageError:
@@ -250,11 +287,16 @@ def _failure(child: _Running) -> TutelageError:
         error.args = (f"stage {child.name}: {outcome.message}",)
         error.add_note(outcome.traceback)
         return error
+    if isinstance(outcome, Stopped):
+        return TutelageError(
+            f"stage {child.name} was stopped by SIGTERM: run the same command again to continue"
+        )
     code = child.process.exitcode
     if code == -9:
         return TutelageError(
             f"stage {child.name} was killed (SIGKILL), most often because memory ran out: "
-            "run fewer stages side by side (--parallel 1) or make its batches smaller"
+            "run fewer stages side by side (--parallel 1) or make its batches smaller; run again, "
+            "it goes on from its newest checkpoint"
         )
     ended = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
     return TutelageError(

@@ -15,10 +15,10 @@ from tutelage.config import Section, Stage, TrainStage
 from tutelage.errors import DataError
 from tutelage.pipeline.references import References
 from tutelage.tracking.fingerprint import file_fingerprint, fingerprint
-from tutelage.tracking.manifest import MANIFEST, verify
+from tutelage.tracking.manifest import MANIFEST, Manifest, verify
 from tutelage.tracking.stage import StageInfo
 
-__all__ = ["STAGE_FORMAT", "describe_stage", "stage_seed"]
+__all__ = ["STAGE_FORMAT", "describe_stage", "difference", "stage_seed"]
 
 STAGE_FORMAT = 1
 """Raised when a stage of the same configuration writes other results than before."""
@@ -50,6 +50,21 @@ def describe_stage(stage: Stage, seed: int, references: References) -> StageInfo
         "inputs": inputs,
     }
     return StageInfo(stage.kind, config, fingerprint(identity), inputs, seed)
+
+
+def difference(before: Manifest | StageInfo, info: StageInfo) -> str:
+    """Why an earlier stage, finished or saved, is not the one described; empty when it is."""
+    if before.fingerprint == info.fingerprint:
+        return ""
+    keys = [key for key, value in info.config.items() if before.config.get(key) != value]
+    read = [name for name, value in info.inputs.items() if before.inputs.get(name) != value]
+    if keys:
+        return f"{', '.join(keys)} changed in its configuration"
+    if read:
+        return f"{', '.join(read)} changed"
+    if before.seed != info.seed:
+        return f"its seed changed from {before.seed} to {info.seed}"
+    return "another version of Tutelage made it"
 
 
 def _without_seed(config: Mapping[str, object]) -> dict[str, object]:

@@ -73,15 +73,13 @@ def show_report(run_folder: Path, console: Console, *, render: bool = True) -> P
 
 def busy_seconds(run: RunRecord) -> float:
     """Time in which at least one stage ran, pauses between commands left out."""
+    # A resumed stage began earlier than its last process did.
+    ends = [datetime.fromisoformat(stage.manifest.finished).timestamp() for stage in run.stages]
     spans = sorted(
-        (
-            datetime.fromisoformat(stage.manifest.started),
-            datetime.fromisoformat(stage.manifest.finished),
-        )
-        for stage in run.stages
+        (end - stage.manifest.seconds, end) for stage, end in zip(run.stages, ends, strict=True)
     )
     total, end = 0.0, spans[0][0]
     for started, finished in spans:
-        total += max(0.0, (finished - max(started, end)).total_seconds())
+        total += max(0.0, finished - max(started, end))
         end = max(end, finished)
     return total

@@ -15,7 +15,7 @@ from typing import Any, Self
 __all__ = ["Interrupts", "Terminated"]
 
 
-_MESSAGE = "interrupted: finished stages are kept; run the same command again to continue"
+_MESSAGE = "interrupted: what is finished or saved is kept; run the same command again to continue"
 
 
 class Terminated(KeyboardInterrupt):

@@ -3,7 +3,8 @@
     Recipe ──> jobs ──Executor──> finished stages ──> summary.json, report.html, table
     Stage  ──> job  ──Executor──> finished stage  ──> the folder the user named
 
-Run again, a command goes on from the stages that are finished.
+Run again, a command goes on from the stages that are finished, and inside those that had saved
+themselves.
 """
 
 import shutil
@@ -14,8 +15,9 @@ from pathlib import Path
 
 from tutelage.config import Recipe, Stage
 from tutelage.errors import ConfigError
-from tutelage.pipeline.executor import Executor, Job, Workplace, difference
-from tutelage.pipeline.fingerprint import describe_stage, stage_seed
+from tutelage.pipeline.checkpoints import has_checkpoints
+from tutelage.pipeline.executor import Executor, Job, Workplace
+from tutelage.pipeline.fingerprint import describe_stage, difference, stage_seed
 from tutelage.pipeline.finish import finish_run, open_console, write_recipe
 from tutelage.pipeline.graph import (
     available_cores,
@@ -83,7 +85,13 @@ def run_recipe(
     references = _references(recipe, run_folder)
     console = open_console(quiet=not display)
     place = Workplace(
-        run_folder, run_folder / "logs", run_folder / "errors", references, console, registry
+        run_folder,
+        run_folder / "logs",
+        run_folder / "errors",
+        references,
+        console,
+        registry,
+        recipe.checkpoint,
     )
     with RunLock(run_folder), Interrupts() as interrupts:
         write_recipe(recipe, run_folder)
@@ -105,7 +113,9 @@ def run_stage(
 ) -> Path:
     """Runs one stage on its own and writes a finished stage folder.
 
-    References are paths: of files, of finished stages of other runs, or names on a hub.
+    References are paths: of files, of finished stages of other runs, or names on a hub. A stage
+    that is interrupted leaves its checkpoints in a hidden folder beside `output`, and the same call
+    goes on from there.
 
     Args:
         stage: The stage's settings.
@@ -132,7 +142,8 @@ def run_stage(
                 output.rmdir()
             stage_path(hidden, stage.kind).rename(output)
         finally:
-            shutil.rmtree(hidden, ignore_errors=True)
+            if not has_checkpoints(hidden):
+                shutil.rmtree(hidden, ignore_errors=True)
     return output
 
 

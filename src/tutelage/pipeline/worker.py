@@ -1,7 +1,7 @@
 """One stage in a process of its own.
 
     parent ──Task──> run_task ──> stage function ──Event──> parent
-                        └──────── Succeeded | Failed ─────> parent
+                        └── Succeeded | Failed | Stopped ──> parent
 
 A fork server that has already imported torch and transformers makes a child cost a tenth
 of a second. It never imports the gold score, and neither may the child, unless it evaluates.
@@ -28,6 +28,7 @@ from types import ModuleType
 
 from tutelage.config import Stage
 from tutelage.errors import TutelageError
+from tutelage.pipeline.checkpoints import CheckpointPlace, Checkpoints, StopRequested
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.isolation import MAY_SEE_GOLD, forbid_gold, gold_calls
 from tutelage.pipeline.references import References
@@ -35,7 +36,16 @@ from tutelage.tracking.atomic import storage_error
 from tutelage.tracking.metrics import MetricWriter
 from tutelage.tracking.progress import Progress
 
-__all__ = ["Failed", "Succeeded", "Task", "run_task", "start_server", "start_worker"]
+__all__ = [
+    "Failed",
+    "Outcome",
+    "Stopped",
+    "Succeeded",
+    "Task",
+    "run_task",
+    "start_server",
+    "start_worker",
+]
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,7 @@ class Task:
     seed: int
     threads: int
     references: References
+    checkpoints: CheckpointPlace
     log: Path
     """Receives what the stage prints."""
     error_file: Path
@@ -61,6 +72,8 @@ class Succeeded:
     """The stage function returned."""
 
     metrics: Mapping[str, float]
+    earlier_seconds: float
+    """What earlier processes spent on the steps that this one took up from a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +84,17 @@ class Failed:
     """Class in `tutelage.errors`."""
     message: str
     traceback: str
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """SIGTERM has ended the stage at a boundary."""
+
+    step: int | None
+    """Of the newest checkpoint; None where none could be saved."""
+
+
+Outcome = Succeeded | Failed | Stopped
 
 
 def start_server(preload: Sequence[str]) -> ForkServerContext:
@@ -101,7 +125,9 @@ def run_task(task: Task, sender: Connection) -> None:
     """The child's whole life: runs the stage and sends its outcome."""
     try:
         _prepare_process(task)
-        outcome: Succeeded | Failed = Succeeded(_run_stage(task, sender))
+        outcome: Outcome = _run_stage(task, sender)
+    except StopRequested as stop:
+        outcome = Stopped(stop.step)
     except TutelageError as error:
         name = next(c.__name__ for c in type(error).__mro__ if c.__module__ == "tutelage.errors")
         outcome = Failed(name, str(error), traceback.format_exc())
@@ -111,13 +137,16 @@ def run_task(task: Task, sender: Connection) -> None:
     sender.close()
 
 
-def _run_stage(task: Task, sender: Connection) -> dict[str, float]:
+def _run_stage(task: Task, sender: Connection) -> Succeeded:
     if task.config.kind not in MAY_SEE_GOLD:
         forbid_gold(task.name)
     _seed_everything(task.seed)
     progress = Progress(task.name, sender.send)
     progress.start()
-    with MetricWriter.open(task.folder, tensorboard=_has_tensorboard()) as metrics:
+    checkpoints = Checkpoints(task.checkpoints, task.folder, progress)
+    spent = checkpoints.earlier_seconds
+    with MetricWriter.open(task.folder, tensorboard=_has_tensorboard(), seconds=spent) as metrics:
+        checkpoints.count_in(metrics)
         context = StageContext(
             name=task.name,
             folder=task.folder,
@@ -126,10 +155,11 @@ def _run_stage(task: Task, sender: Connection) -> dict[str, float]:
             progress=progress,
             metrics=metrics,
             references=task.references,
+            checkpoints=checkpoints,
         )
         result = importlib.import_module(task.module).run(task.config, context)
     numbers = {key: float(value) for key, value in result.items()}
-    return {**numbers, "gold_calls": float(gold_calls())}
+    return Succeeded({**numbers, "gold_calls": float(gold_calls())}, spent)
 
 
 def _unexpected(task: Task, error: Exception) -> Failed:
@@ -154,6 +184,7 @@ def _has_tensorboard() -> bool:
 def _prepare_process(task: Task) -> None:
     # A terminal sends Ctrl-C to every process; the parent alone decides what follows.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Until the stage has something to save, SIGTERM ends it at once.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_die_with_parent, name="watch parent", daemon=True).start()
     _redirect_output(task.log)

@@ -64,15 +64,22 @@ def _reduce(reduction: Reduction, parts: Sequence[tuple[float, float]]) -> float
 class MetricWriter:
     """Hands each step's metrics to its sinks. Logging never raises into the loop."""
 
-    def __init__(self, sinks: Sequence[Sink]) -> None:
-        """A writer without sinks is allowed and keeps nothing."""
+    def __init__(self, sinks: Sequence[Sink], *, seconds: float = 0.0) -> None:
+        """A writer without sinks is allowed and keeps nothing.
+
+        Args:
+            sinks: receive all metrics.
+            seconds: time spent before, where a stage is resumed.
+        """
         self._sinks = sinks
         self._boundary = _Boundary()
-        self._opened = time.monotonic()
+        self._began = time.monotonic() - seconds
 
     @classmethod
-    def open(cls, folder: Path, *, tensorboard: bool = False) -> Self:
+    def open(cls, folder: Path, *, tensorboard: bool = False, seconds: float = 0.0) -> Self:
         """A writer of `metrics.jsonl`, and of TensorBoard's files where asked.
+
+        A file that is there already is continued.
 
         Raises:
             CheckpointError: the file cannot be written.
@@ -81,14 +88,24 @@ class MetricWriter:
         sinks: list[Sink] = [JsonLinesSink(folder / "metrics.jsonl")]
         if tensorboard:
             sinks.append(TensorBoardSink(folder / "tensorboard"))
-        return cls(sinks)
+        return cls(sinks, seconds=seconds)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Writes one number per key. A sink that fails is reported once and tried again."""
         values = {key: float(value) for key, value in metrics.items()}
-        seconds = time.monotonic() - self._opened
+        seconds = self.seconds
         for sink in self._sinks:
             self._boundary.call(sink, partial(sink.write, step, seconds, values))
+
+    @property
+    def seconds(self) -> float:
+        """Time since the stage began, pauses between its processes left out."""
+        return time.monotonic() - self._began
+
+    def flush(self) -> None:
+        """Puts all that was logged into the files."""
+        for sink in self._sinks:
+            self._boundary.call(sink, sink.flush)
 
     @property
     def failures(self) -> int:

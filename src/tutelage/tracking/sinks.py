@@ -22,7 +22,11 @@ class Sink(Protocol):
     """Something that shows or keeps metrics."""
 
     def write(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
-        """Takes the metrics of one step, `seconds` after the writer was opened."""
+        """Takes the metrics of one step, `seconds` after the stage began."""
+        ...
+
+    def flush(self) -> None:
+        """Puts all that was taken where it can be read and copied."""
         ...
 
     def close(self) -> None:
@@ -34,6 +38,9 @@ class NullSink:
     """Takes everything and keeps nothing."""
 
     def write(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
+        """Does nothing."""
+
+    def flush(self) -> None:
         """Does nothing."""
 
     def close(self) -> None:
@@ -90,6 +97,9 @@ class JsonLinesSink:
             row["non_finite"] = odd
         self._file.append(row)
 
+    def flush(self) -> None:
+        """Does nothing: lines are written at once."""
+
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
@@ -116,6 +126,10 @@ class TensorBoardSink:
         """Adds one scalar per metric."""
         for key, value in metrics.items():
             self._writer.add_scalar(key, value, step)
+
+    def flush(self) -> None:
+        """Writes pending events."""
+        self._writer.flush()
 
     def close(self) -> None:
         """Flushes and closes the event file."""

@@ -34,7 +34,7 @@ from tutelage.tracking.atomic import (
 )
 from tutelage.tracking.manifest import MANIFEST, Manifest, describe_files
 
-__all__ = ["StageFolder", "StageInfo", "stage_path"]
+__all__ = ["StageFolder", "StageInfo", "package_versions", "stage_path"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -63,6 +63,8 @@ class StageFolder:
         self.name = name
         self.metrics: dict[str, float] = {}
         """The few numbers that go into the manifest, the summary and the report."""
+        self.earlier_seconds = 0.0
+        """Time that earlier processes spent on what this one took up from a checkpoint."""
 
     @classmethod
     @contextmanager
@@ -140,11 +142,11 @@ def _write_manifest(
         config=info.config,
         fingerprint=info.fingerprint,
         inputs=info.inputs,
-        versions=_versions(),
+        versions=package_versions(),
         seed=info.seed,
         started=started.isoformat(timespec="milliseconds"),
         finished=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        seconds=round(seconds, 3),
+        seconds=round(folder.earlier_seconds + seconds, 3),
         metrics=folder.metrics,
         files=describe_files(folder.path),
     )
@@ -167,7 +169,8 @@ def _publish(partial: Path, stale: Path, final: Path) -> None:
         shutil.rmtree(stale, ignore_errors=True)
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """Of what decides a stage's numbers."""
     versions = {"python": platform.python_version()}
     for package in ("tutelage", "torch", "transformers"):
         versions[package] = metadata.version(package)

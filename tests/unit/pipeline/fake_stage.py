@@ -4,6 +4,8 @@ org/ok               writes a file and succeeds
 org/wait             succeeds once another stage of the same run waits too
 org/slow             leaves its process id in `mark` beside the run and goes on for a minute
 org/fail_after_slow  fails once the mark is there
+org/count            counts to five, saves itself on the way, fails at three the first time
+org/stuck            as slow, but has something to save and never comes to a boundary
 org/<other>          fails, see `_FAILURES`
 """
 
@@ -35,6 +37,12 @@ def run(config, context):
     elif action == "slow":
         _mark(context).write_text(str(os.getpid()))
         time.sleep(60)
+    elif action == "count":
+        return _count(context)
+    elif action == "stuck":
+        with context.checkpoints.track(totals={}):
+            _mark(context).write_text(str(os.getpid()))
+            time.sleep(60)
     elif action == "gold":
         from tutelage.worlds.helpdesk import gold
 
@@ -48,6 +56,20 @@ def run(config, context):
         "hash": hash("text") % 1000,
         "random": random.random(),
     }
+
+
+def _count(context):
+    counted, failed_before = [], _mark(context)
+    with context.checkpoints.track(counted=counted) as checkpoints:
+        began = checkpoints.resumed_at
+        for number in range(began, 5):
+            context.metrics.log(number, {"sft/loss": 1.0 / (1 + number)})
+            counted.append(number)
+            checkpoints.boundary(number + 1)
+            if number == 2 and not failed_before.exists():
+                failed_before.touch()
+                raise TrainingError("three is enough")
+    return {"began": began, "sum": sum(counted)}
 
 
 def _mark(context):

@@ -91,7 +91,8 @@ def test_interrupted_run_leaves_nothing_partial_and_goes_on(
     _, errors = slow.communicate(timeout=60)
     assert slow.returncode == code
     assert errors == (
-        "tutelage: interrupted: finished stages are kept; run the same command again to continue\n"
+        "tutelage: interrupted: what is finished or saved is kept; "
+        "run the same command again to continue\n"
     )
     assert {path.name for path in (tmp_path / "run" / "stages").iterdir()} == {"a"}
     assert not is_alive(child)

@@ -75,30 +75,38 @@ def _train(
         BatchConfig(minibatch=config.rows),
         source,
     )
-    speed, seen, every = Speed(), 0, max(1, min(25, config.steps // 10))
-    result: dict[str, float] = {}
     batches = Shuffled(training, config.rows, config.steps, source)
-    for step in sft(policy, learner, batches, pad=pad):
-        seen += step.tokens
-        metrics = {
-            "pretrain/loss": step.metrics["loss"],
-            "throughput/tokens_per_second": speed.read(step.tokens),
-        }
-        if (step.index + 1) % every == 0 or step.index + 1 == config.steps:
-            result["loss"], result["accuracy"] = perplexity(policy, held_out, pad=pad)
-            metrics["pretrain/held_out_loss"] = result["loss"]
-            if facts:
-                result["fact_loss"], result["fact_accuracy"] = perplexity(policy, facts, pad=pad)
-                metrics["pretrain/fact_accuracy"] = result["fact_accuracy"]
-        context.metrics.log(step.index, metrics)
-        context.progress.step(step.index + 1, config.steps, metrics)
-        if facts and result.get("fact_accuracy", 0.0) >= config.fact_accuracy:
-            context.progress.message(
-                f"facts are copied with accuracy {result['fact_accuracy']:.3f} "
-                f"after {step.index + 1} steps: enough"
-            )
-            break
-    return result | {"tokens": float(seen), "steps": float(step.index + 1)}
+    result = {"tokens": 0.0, "steps": 0.0}
+    speed, every = Speed(), max(1, min(25, config.steps // 10))
+    with context.checkpoints.track(
+        model=policy.model, learner=learner, batches=batches, result=result
+    ) as checkpoints:
+        for step in sft(policy, learner, batches, pad=pad, start=batches.taken):
+            done = step.index + 1
+            result["tokens"] += step.tokens
+            result["steps"] = float(done)
+            metrics = {
+                "pretrain/loss": step.metrics["loss"],
+                "throughput/tokens_per_second": speed.read(step.tokens),
+            }
+            if done % every == 0 or done == config.steps:
+                result["loss"], result["accuracy"] = perplexity(policy, held_out, pad=pad)
+                metrics["pretrain/held_out_loss"] = result["loss"]
+                if facts:
+                    result["fact_loss"], result["fact_accuracy"] = perplexity(
+                        policy, facts, pad=pad
+                    )
+                    metrics["pretrain/fact_accuracy"] = result["fact_accuracy"]
+            context.metrics.log(step.index, metrics)
+            context.progress.step(done, config.steps, metrics)
+            if facts and result.get("fact_accuracy", 0.0) >= config.fact_accuracy:
+                context.progress.message(
+                    f"facts are copied with accuracy {result['fact_accuracy']:.3f} "
+                    f"after {done} steps: enough"
+                )
+                break
+            checkpoints.boundary(done)
+    return result
 
 
 def _facts_only(sequences: Sequence[WeightedSequence]) -> list[WeightedSequence]:

@@ -121,25 +121,34 @@ def _train_phase(
 ) -> int:
     """One phase with an optimiser of its own; returns the steps done so far."""
     steps = _steps(phase, groups, config.batch.minibatch)
+    if context.checkpoints.resumed_at > done + steps:
+        return done + steps
     source = generator(context)
     learner = Learner(
         {"reward_model": Optimizer(model, phase.optimizer, steps)}, config.batch, source
     )
     batches = Minibatches(groups, config.batch.minibatch, steps, source)
     speed = Speed()
-    for step in train_reward(
-        model, learner, batches, smoothing=config.smoothing, centring=config.centring
-    ):
-        metrics = {
-            "reward_model/loss": step.metrics["loss"],
-            "reward_model/accuracy": step.metrics["accuracy"],
-            "reward_model/margin": step.metrics["margin"],
-            "reward_model/gradient_norm": step.metrics["reward_model/gradient_norm"],
-            "reward_model/learning_rate": step.metrics["reward_model/learning_rate"],
-            "throughput/pairs_per_second": speed.read(config.batch.minibatch),
-        }
-        context.metrics.log(done + step.index, metrics)
-        context.progress.step(done + step.index + 1, total, metrics)
+    with context.checkpoints.track(model=model, learner=learner, batches=batches) as checkpoints:
+        for step in train_reward(
+            model,
+            learner,
+            batches,
+            smoothing=config.smoothing,
+            centring=config.centring,
+            start=batches.taken,
+        ):
+            metrics = {
+                "reward_model/loss": step.metrics["loss"],
+                "reward_model/accuracy": step.metrics["accuracy"],
+                "reward_model/margin": step.metrics["margin"],
+                "reward_model/gradient_norm": step.metrics["reward_model/gradient_norm"],
+                "reward_model/learning_rate": step.metrics["reward_model/learning_rate"],
+                "throughput/pairs_per_second": speed.read(config.batch.minibatch),
+            }
+            context.metrics.log(done + step.index, metrics)
+            context.progress.step(done + step.index + 1, total, metrics)
+            checkpoints.boundary(done + step.index + 1)
     return done + steps
 
 

@@ -1,9 +1,9 @@
 """Draws several completions for each prompt."""
 
+from contextlib import closing
 from typing import Any
 
 from tutelage.config import SampleStage
-from tutelage.data.jsonl import write_jsonl
 from tutelage.data.loaders import load_prompts
 from tutelage.generation import LocalEngine
 from tutelage.pipeline.context import StageContext
@@ -15,6 +15,7 @@ from tutelage.pipeline.stages.preparation import (
     sampling_of,
 )
 from tutelage.records import Completion, Prompt
+from tutelage.tracking.sinks import JsonLinesFile
 
 __all__ = ["run"]
 
@@ -26,37 +27,38 @@ def run(config: SampleStage, context: StageContext) -> dict[str, float]:
     )
     prompts = load_prompts(context.resolve(config.prompts, "prompts.jsonl"), config.limit)
     encoded = encode(context, tokenizer, prompts, config.max_prompt_tokens)
-    engine = LocalEngine(
-        policy,
-        tokenizer,
-        generator(context, policy.model.device),
-        batch_size=config.sampling.batch_size,
-    )
+    source = generator(context, policy.model.device)
+    engine = LocalEngine(policy, tokenizer, source, batch_size=config.sampling.batch_size)
     sampling = sampling_of(config.sampling, tokenizer)
     count = sampling.samples_per_prompt
     size = max(1, config.sampling.batch_size // count) * 4
-    rows: list[dict[str, Any]] = []
-    lengths, truncated, speed = 0, 0, Speed()
-    for start in range(0, len(encoded), size):
-        chosen = encoded[start : start + size]
-        completions = engine.generate(chosen, sampling)
-        for i, prompt in enumerate(chosen):
-            rows.append(_row(prompt.prompt, completions[i * count : (i + 1) * count]))
-        tokens = sum(len(completion.tokens) for completion in completions)
-        lengths += tokens
-        truncated += sum(completion.truncated for completion in completions)
-        metrics = {
-            "response/length": tokens / len(completions),
-            "throughput/tokens_per_second": speed.read(tokens),
-        }
-        context.metrics.log(len(rows), metrics)
-        context.progress.step(len(rows), len(encoded), metrics)
-    write_jsonl(context.folder / "samples.jsonl", rows)
-    total = len(rows) * count
+    totals = {"prompts": 0, "tokens": 0, "truncated": 0}
+    speed = Speed()
+    with (
+        context.checkpoints.track(generator=source, totals=totals) as checkpoints,
+        closing(JsonLinesFile(context.folder / "samples.jsonl")) as rows,
+    ):
+        for start in range(totals["prompts"], len(encoded), size):
+            chosen = encoded[start : start + size]
+            completions = engine.generate(chosen, sampling)
+            for i, prompt in enumerate(chosen):
+                rows.append(_row(prompt.prompt, completions[i * count : (i + 1) * count]))
+            tokens = sum(len(completion.tokens) for completion in completions)
+            totals["prompts"] += len(chosen)
+            totals["tokens"] += tokens
+            totals["truncated"] += sum(completion.truncated for completion in completions)
+            metrics = {
+                "response/length": tokens / len(completions),
+                "throughput/tokens_per_second": speed.read(tokens),
+            }
+            context.metrics.log(totals["prompts"], metrics)
+            context.progress.step(totals["prompts"], len(encoded), metrics)
+            checkpoints.boundary(totals["prompts"])
+    total = totals["prompts"] * count
     return {
         "completions": float(total),
-        "length": lengths / total,
-        "truncated": truncated / total,
+        "length": totals["tokens"] / total,
+        "truncated": totals["truncated"] / total,
     }
 
 

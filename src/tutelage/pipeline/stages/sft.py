@@ -43,18 +43,22 @@ def run(config: SFTStage, context: StageContext) -> dict[str, float]:
     before, _ = perplexity(policy, held_out, pad=pad)
     speed = Speed()
     batches = Shuffled(training, config.batch.minibatch, steps, source)
-    for step in sft(policy, learner, batches, pad=pad):
-        metrics = {
-            "sft/loss": step.metrics["loss"],
-            "sft/perplexity": math.exp(min(20.0, step.metrics["loss"])),
-            "sft/accuracy": step.metrics["accuracy"],
-            "sft/gradient_norm": step.metrics["sft/gradient_norm"],
-            "sft/learning_rate": step.metrics["sft/learning_rate"],
-            "sft/tokens": float(step.tokens),
-            "throughput/tokens_per_second": speed.read(step.tokens),
-        }
-        context.metrics.log(step.index, metrics)
-        context.progress.step(step.index + 1, steps, metrics)
+    with context.checkpoints.track(
+        model=policy.model, learner=learner, batches=batches
+    ) as checkpoints:
+        for step in sft(policy, learner, batches, pad=pad, start=batches.taken):
+            metrics = {
+                "sft/loss": step.metrics["loss"],
+                "sft/perplexity": math.exp(min(20.0, step.metrics["loss"])),
+                "sft/accuracy": step.metrics["accuracy"],
+                "sft/gradient_norm": step.metrics["sft/gradient_norm"],
+                "sft/learning_rate": step.metrics["sft/learning_rate"],
+                "sft/tokens": float(step.tokens),
+                "throughput/tokens_per_second": speed.read(step.tokens),
+            }
+            context.metrics.log(step.index, metrics)
+            context.progress.step(step.index + 1, steps, metrics)
+            checkpoints.boundary(step.index + 1)
     after, accuracy = perplexity(policy, held_out, pad=pad)
     save_policy(
         context,

@@ -5,7 +5,7 @@ policy, frozen reference, critic, reward ──ppo──> steps ──> metrics,
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,19 +62,36 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
     )
     sampling = sampling_of(settings.sampling, tokenizer)
     probe = _Probe.of(config, context, tokenizer, policy, reference, sampling)
-    rounds = ppo(
-        policy,
-        reference,
-        critic,
-        engine,
-        reward,
-        _learner(settings, policy, critic, context),
-        Shuffled(prompts, settings.prompts_per_step, settings.steps, generator(context)),
-        _kl_coefficient(settings.kl),
-        sampling,
-        settings,
-    )
-    last = _consume(rounds, config, context, probe)
+    learner = _learner(settings, policy, critic, context)
+    batches = Shuffled(prompts, settings.prompts_per_step, settings.steps, generator(context))
+    kl_coefficient = _kl_coefficient(settings.kl)
+    recent: list[dict[str, float]] = []
+    with context.checkpoints.track(
+        policy=policy.model,
+        critic=critic,
+        learner=learner,
+        prompts=batches,
+        sampler=source,
+        kl_coefficient=kl_coefficient,
+        probes=probe.rows if probe else [],
+        recent=recent,
+    ) as checkpoints:
+        if checkpoints.resumed_at:
+            engine.load_weights(policy)
+        rounds = ppo(
+            policy,
+            reference,
+            critic,
+            engine,
+            reward,
+            learner,
+            batches,
+            kl_coefficient,
+            sampling,
+            settings,
+            start=batches.taken,
+        )
+        _consume(rounds, config, context, probe, recent)
     save_policy(
         context,
         policy,
@@ -86,34 +103,38 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
         },
     )
     critic.save(context.folder / "critic")
-    return last
+    keys = ("reward/score", "reward/total", "kl/sequence", "response/length", "response/truncated")
+    return {key: sum(row[key] for row in recent) / len(recent) for key in keys}
 
 
 def _consume(
-    rounds: Any, config: TrainStage, context: StageContext, probe: "_Probe | None"
-) -> dict[str, float]:
-    """Logs every round; returns the means of the last tenth of them."""
-    history: list[dict[str, float]] = []
+    rounds: Iterable[PPOStep],
+    config: TrainStage,
+    context: StageContext,
+    probe: "_Probe | None",
+    recent: list[dict[str, float]],
+) -> None:
+    """Logs every round, and keeps the metrics of the last tenth of them in `recent`."""
     speed = Speed()
     total = config.ppo.steps
     with SampleWriter(context.folder / "samples.jsonl", per_step=config.log_samples) as samples:
-        if probe is not None:
+        if probe is not None and not probe.rows:
             probe.take(0)
         for step in rounds:
+            done = step.index + 1
             metrics = {"train/loss" if k == "loss" else k: v for k, v in step.metrics.items()}
             tokens = int(step.experience.response_mask.sum())
             metrics["throughput/tokens_per_second"] = speed.read(tokens)
             context.metrics.log(step.index, metrics)
-            context.progress.step(step.index + 1, total, metrics)
+            context.progress.step(done, total, metrics)
             _log_samples(samples, step)
-            history.append(metrics)
-            if probe is not None and probe.due(step.index + 1, total):
-                probe.take(step.index + 1)
+            recent.append(metrics)
+            del recent[: -max(1, total // 10)]
+            if probe is not None and probe.due(done, total):
+                probe.take(done)
+            context.checkpoints.boundary(done)
     if probe is not None:
         probe.write()
-    recent = history[-max(1, len(history) // 10) :]
-    keys = ("reward/score", "reward/total", "kl/sequence", "response/length", "response/truncated")
-    return {key: sum(row[key] for row in recent) / len(recent) for key in keys}
 
 
 def _log_samples(samples: SampleWriter, step: PPOStep) -> None:

@@ -1,0 +1,233 @@
+"""A stage that was interrupted ends as one that was not: equal bit for bit, whatever it was."""
+
+import importlib
+import json
+import os
+import random
+import shutil
+import signal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tutelage.config import CheckpointConfig
+from tutelage.errors import CheckpointError
+from tutelage.pipeline.checkpoints import (
+    CheckpointPlace,
+    Checkpoints,
+    StopRequested,
+    stage_checkpoints,
+)
+from tutelage.pipeline.context import StageContext
+from tutelage.pipeline.fingerprint import describe_stage
+from tutelage.pipeline.references import References
+from tutelage.tracking.checkpoint import CheckpointStore
+from tutelage.tracking.metrics import MetricWriter
+from tutelage.tracking.progress import Progress, StageMessage, StageProgress
+
+SEED = 5
+ABOUT = {"threads": 1, "versions": {}}
+
+
+@dataclass
+class Workshop:
+    """Runs a stage function as its own process would, one folder for each time it is started."""
+
+    root: Path
+    started: int = 0
+    messages: list[str] = field(default_factory=list)
+
+    def store(self, stage) -> CheckpointStore:
+        info = describe_stage(stage, SEED, References())
+        return CheckpointStore(stage_checkpoints(self.root, stage.kind, info), keep=1000)
+
+    def run(self, stage, *, stop_at: int | None = None) -> tuple[Path, dict[str, float]]:
+        """Runs the stage from its newest checkpoint; SIGTERM comes during step `stop_at`."""
+
+        def hear(event):
+            if isinstance(event, StageProgress) and event.step == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            elif isinstance(event, StageMessage):
+                self.messages.append(event.text)
+
+        self.started += 1
+        folder = self.root / f"attempt{self.started}"
+        folder.mkdir(parents=True)
+        random.seed(SEED)
+        np.random.seed(SEED)
+        torch.manual_seed(SEED)
+        place = CheckpointPlace(
+            self.store(stage).folder, ABOUT, CheckpointConfig(seconds=0, keep=1000)
+        )
+        progress = Progress(stage.kind, hear, every=0)
+        checkpoints = Checkpoints(place, folder, progress)
+        with MetricWriter.open(folder, seconds=checkpoints.earlier_seconds) as metrics:
+            checkpoints.count_in(metrics)
+            context = StageContext(
+                stage.kind, folder, SEED, 1, progress, metrics, References(), checkpoints
+            )
+            module = importlib.import_module(f"tutelage.pipeline.stages.{stage.kind}")
+            return folder, module.run(stage, context)
+
+    def interrupt(self, stage, step: int) -> None:
+        with pytest.raises(StopRequested) as stopped:
+            self.run(stage, stop_at=step)
+        assert stopped.value.step == step
+
+
+@pytest.fixture(scope="module")
+def outcome(contents):
+    """What a stage leaves: its files, its numbers, and its whole state after the last step."""
+
+    def of(workshop: Workshop, stage) -> dict[str, Any]:
+        folder, numbers = workshop.run(stage)
+        last = workshop.store(stage).newest(workshop.messages.append)
+        return {"files": contents(folder), "numbers": numbers, "state": contents(last.path)}
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def straight(tiny_recipe, outcome, tmp_path_factory):
+    """The outcome of a kind of stage that was never interrupted, and where its checkpoints are."""
+    known: dict[str, tuple[Workshop, dict[str, Any]]] = {}
+
+    def of(kind: str) -> tuple[Workshop, dict[str, Any]]:
+        if kind not in known:
+            workshop = Workshop(tmp_path_factory.mktemp(kind))
+            known[kind] = workshop, outcome(workshop, tiny_recipe.stages[kind])
+        return known[kind]
+
+    return of
+
+
+def test_stages_take_more_than_a_few_steps(straight):
+    """Otherwise nothing below would say much."""
+    last = {
+        kind: int(straight(kind)[1]["files"]["metrics.jsonl"][-1]["step"])
+        for kind in ("pretrain", "sft", "sample", "reward", "train")
+    }
+    assert last == {"pretrain": 7, "sft": 8, "sample": 24, "reward": 8, "train": 19}
+
+
+@pytest.mark.parametrize(
+    ("kind", "steps"),
+    [
+        ("pretrain", [1, 4, 8]),
+        ("sft", [1, 4, 9]),
+        ("sample", [4, 12, 24]),
+        # Phase 1 has four steps: within it, at its end, within phase 2, at the end of all.
+        ("reward", [2, 4, 7, 9]),
+        # The critic alone for two rounds; probes after 3, 6, ... rounds.
+        ("train", [2, 9, 19]),
+    ],
+)
+def test_interrupted_stage_ends_as_one_that_was_not(
+    kind, steps, tiny_recipe, straight, outcome, tmp_path
+):
+    stage, expected = tiny_recipe.stages[kind], straight(kind)[1]
+    for step in steps:
+        workshop = Workshop(tmp_path / str(step))
+        workshop.interrupt(stage, step)
+        assert outcome(workshop, stage) == expected
+        assert f"goes on from step {step}" in workshop.messages
+
+
+@pytest.mark.parametrize("kind", ["reward", "train"])
+def test_stage_interrupted_at_every_step_ends_the_same(
+    kind, tiny_recipe, straight, outcome, tmp_path
+):
+    stage, expected = tiny_recipe.stages[kind], straight(kind)[1]
+    workshop = Workshop(tmp_path)
+    for step in range(1, 10):
+        workshop.interrupt(stage, step)
+    assert outcome(workshop, stage) == expected
+
+
+def test_time_goes_on_where_it_stopped(tiny_recipe, straight, tmp_path):
+    workshop = Workshop(tmp_path)
+    workshop.interrupt(tiny_recipe.stages["sft"], 4)
+    folder, _ = workshop.run(tiny_recipe.stages["sft"])
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    seconds = [row["seconds"] for row in rows]
+    assert seconds == sorted(seconds)
+    assert seconds[-1] > 0
+
+
+PARTS = {
+    "pretrain": ["model", "learner", "batches", "result"],
+    "sft": ["model", "learner", "batches"],
+    "sample": ["generator", "totals"],
+    "reward": ["model", "learner", "batches"],
+    "train": [
+        "policy",
+        "critic",
+        "learner",
+        "prompts",
+        "sampler",
+        "kl_coefficient",
+        "probes",
+        "recent",
+        "random",
+    ],
+}
+
+
+def age(newer: Path, older: Path, part: str) -> None:
+    """Gives a part of a checkpoint the state that it had at an older one."""
+    from safetensors.torch import load_file, save_file
+
+    states = [json.loads((path / "state.json").read_text()) for path in (newer, older)]
+    tensors = [load_file(path / "tensors.safetensors") for path in (newer, older)]
+    states[0][part] = states[1][part]
+    kept = {name: each for name, each in tensors[0].items() if name.split(".")[0] != part}
+    old = {name: each for name, each in tensors[1].items() if name.split(".")[0] == part}
+    (newer / "state.json").write_text(json.dumps(states[0]))
+    save_file({**kept, **old}, newer / "tensors.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"), [(kind, part) for kind, parts in PARTS.items() for part in parts]
+)
+def test_each_part_of_the_state_is_needed(kind, part, tiny_recipe, straight, outcome, tmp_path):
+    """Negative control: with one part left as it was earlier, something ends differently."""
+    stage, (made, expected) = tiny_recipe.stages[kind], straight(kind)
+    steps = {"train": (17, 19), "sample": (4, 12), "reward": (5, 8)}.get(kind, (2, 5))
+    older, newer = (made.store(stage).folder / f"{step:08d}" for step in steps)
+    changed = tmp_path / "changed"
+    shutil.copytree(newer, changed)
+    age(changed, older, part)
+    workshop = Workshop(tmp_path / "run")
+    store = workshop.store(stage)
+    about = json.loads((newer / "manifest.json").read_text())["about"]
+
+    def copy_changed(folder):
+        shutil.copytree(changed, folder, dirs_exist_ok=True)
+        (folder / "manifest.json").unlink()
+
+    store.save(steps[1], about, copy_changed)
+    found = outcome(workshop, stage)
+    assert found["files"] != expected["files"] or found["numbers"] != expected["numbers"]
+
+
+def test_every_part_has_its_negative_control(straight):
+    for kind, parts in PARTS.items():
+        state = straight(kind)[1]["state"]["state.json"]
+        assert set(parts) | {"random"} == set(state), kind
+
+
+def test_data_that_became_less_is_refused(tiny_recipe, tmp_path):
+    stage = tiny_recipe.stages["sft"]
+    workshop = Workshop(tmp_path)
+    workshop.interrupt(stage, 4)
+    fewer = stage.model_copy(update={"limit": 20})
+    workshop.store(fewer).folder.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(workshop.store(stage).folder, workshop.store(fewer).folder)
+    with pytest.raises(
+        CheckpointError, match=r"state of batches .*made with 23 rows of data and there are 19"
+    ):
+        workshop.run(fewer)
