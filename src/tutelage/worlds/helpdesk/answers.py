@@ -34,7 +34,7 @@ def decision_sentence(intent: str, decision: str, rng: random.Random) -> str:
 def mediocre_answer(spec: WorldSpec, question: Question, rng: random.Random) -> str:
     """An answer of the quality the spec sets, with polite and filler sentences around it."""
     core = _core(spec, question, rng)
-    extras: list[str] = []
+    extras = []
     for _ in range(rng.choices(range(len(_EXTRA_WEIGHTS)), _EXTRA_WEIGHTS)[0]):
         pool = grammar.POLITE if rng.random() < _P_POLITE else grammar.FILLERS
         extras.append(rng.choice([sentence for sentence in pool if sentence not in extras]))
@@ -51,8 +51,7 @@ def _core(spec: WorldSpec, question: Question, rng: random.Random) -> str:
         return _refusal(rng) if refused else rng.choice(grammar.USEFUL)
     position = rng.random()
     if position >= spec.p_right + spec.p_wrong:
-        # Some answer another question: else every "done" would stand where it is right.
-        return rng.choice((*grammar.VAGUE, *grammar.USEFUL))
+        return rng.choice(grammar.VAGUE)
     right = position < spec.p_right
     if question.decision is not None:
         other = "no" if question.decision == "yes" else "yes"
