@@ -36,9 +36,6 @@ format: setup ## format the code and fix what ruff can fix
 learn: setup ## run the tests that train for minutes
 	$(PYTEST) -m learn --timeout 3600 tests
 
-torture: setup ## kill running stages 200 times; each must end as if nothing had happened
-	KILLS=200 $(PYTEST) --timeout 3600 tests/unit/pipeline/test_kills.py
-
 mutants: setup ## plant known bugs one by one and show that a test catches each
 	$(BIN)/python scripts/mutants.py
 
