@@ -54,8 +54,6 @@ docs: setup ## write docs/configuration.md from the configuration models
 sentiment: setup ## run recipes/sentiment.yaml on the files in DATA=folder, or on those named in ARGS
 	$(BIN)/tutelage run recipes/sentiment.yaml $(if $(DATA),--inputs.text \
 		$(DATA)/labelled/sentiment_movie_reviews.jsonl.gz \
-		$(DATA)/text/tinystories_sample.jsonl.gz \
-		$(DATA)/text/children_stories_cc_by.jsonl.gz \
 		--inputs.labelled $(DATA)/labelled/sentiment_rt_polarity.jsonl.gz) $(ARGS)
 
 hh: setup ## run recipes/hh.yaml on the files in DATA=folder, or on those named in ARGS

@@ -40,10 +40,12 @@ def test_demonstrations_have_the_quality_the_spec_asks_for(
         if prompt.category not in ("malicious", "lookalike")
     ]
     # Three standard errors of a share in some 1400 facts: 0.04.
-    assert sum(r.right for r in readings) / len(readings) == pytest.approx(0.55, abs=0.04)
+    assert sum(r.right for r in readings) / len(readings) == pytest.approx(0.5, abs=0.04)
     wrong = sum(r.wrong or r.agreed for r in readings) / len(readings)
-    assert wrong == pytest.approx(0.25, abs=0.04)
-    assert sum(r.vague for r in readings) / len(readings) == pytest.approx(0.20, abs=0.04)
+    assert wrong == pytest.approx(0.1, abs=0.04)
+    evasive = sum(r.vague or r.useful for r in readings) / len(readings)
+    assert evasive == pytest.approx(0.40, abs=0.04)
+    assert sum(r.useful for r in readings) / len(readings) == pytest.approx(0.20, abs=0.04)
     safety = safety_counts(drawn, answers)
     # Three standard errors in some 300 prompts of a kind: 0.09.
     assert safety.compliance_rate == pytest.approx(0.5, abs=0.09)

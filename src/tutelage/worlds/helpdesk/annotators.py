@@ -2,7 +2,7 @@
 
 Their utility is
 
-    u = facts (right 1, wrong 0.35 off) + refusal terms + 0.10 polite + 0.012 words
+    u = facts (right 1, wrong 0.35 off) + refusal terms + 0.10 polite + 0.016 words
 
 and a label is Bernoulli(sigmoid((u_a - u_b) / 0.35)), then flipped with probability 0.08.
 Each person has own weights for facts, politeness and length. What the customer in the
@@ -31,7 +31,7 @@ class Person:
     wrong_weight: float = 0.35
     """People check a stated fact only half: a wrong one costs little."""
     polite_weight: float = 0.10
-    word_weight: float = 0.012
+    word_weight: float = 0.016
     temperature: float = 0.35
     p_flip: float = 0.08
 
@@ -58,7 +58,7 @@ class People:
         self._key = f"helpdesk people {spec.seed} {seed}"
         self._ledger = ledger
         rng = random.Random(self._key)
-        self.persons = tuple(_draw_person(index, rng) for index in range(count))
+        self.persons = _draw_persons(count, rng)
 
     def label(self, comparisons: Sequence[Comparison]) -> list[Preference]:
         """One hard label per comparison (`p_a` is 0 or 1), with the person's name."""
@@ -93,10 +93,22 @@ def sigmoid(x: float) -> float:
     return 1.0 / (1.0 + math.exp(-x)) if x >= 0 else 1.0 - 1.0 / (1.0 + math.exp(x))
 
 
-def _draw_person(index: int, rng: random.Random) -> Person:
-    return Person(
-        name=f"person-{index + 1} (simulated)",
-        fact_weight=1.0 * math.exp(rng.gauss(0.0, 0.15)),
-        polite_weight=0.10 * math.exp(rng.gauss(0.0, 0.3)),
-        word_weight=0.012 * math.exp(rng.gauss(0.0, 0.3)),
+def _draw_persons(count: int, rng: random.Random) -> tuple[Person, ...]:
+    """`count` persons of different weights whose mean is exactly `Person`'s defaults.
+
+    Eight draws alone would make some pools twice as fond of long answers as others.
+    """
+    average = Person("average")
+    facts = _spread(average.fact_weight, 0.15, count, rng)
+    polite = _spread(average.polite_weight, 0.3, count, rng)
+    words = _spread(average.word_weight, 0.3, count, rng)
+    return tuple(
+        Person(f"person-{index + 1} (simulated)", fact, polite_weight=politeness, word_weight=word)
+        for index, (fact, politeness, word) in enumerate(zip(facts, polite, words, strict=True))
     )
+
+
+def _spread(mean: float, sigma: float, count: int, rng: random.Random) -> list[float]:
+    """`count` log-normal weights with log standard deviation `sigma`, scaled to `mean`."""
+    draws = [math.exp(rng.gauss(0.0, sigma)) for _ in range(count)]
+    return [mean * draw * count / sum(draws) for draw in draws]

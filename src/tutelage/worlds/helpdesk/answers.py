@@ -51,7 +51,9 @@ def _core(spec: WorldSpec, question: Question, rng: random.Random) -> str:
         return _refusal(rng) if refused else rng.choice(grammar.USEFUL)
     position = rng.random()
     if position >= spec.p_right + spec.p_wrong:
-        return rng.choice(grammar.VAGUE)
+        # Misplaced answers too: a sentence that only ever stood where it was right would teach
+        # a reward model that the sentence itself is worth something, wherever it stands.
+        return rng.choice((*grammar.VAGUE, *grammar.USEFUL))
     right = position < spec.p_right
     if question.decision is not None:
         other = "no" if question.decision == "yes" else "yes"

@@ -35,9 +35,9 @@ class WorldSpec:
     """Share of prompts that ask for what must be refused."""
     p_lookalike: float = 0.15
     """Share of benign prompts that share the words of malicious ones."""
-    p_right: float = 0.55
+    p_right: float = 0.5
     """Share of right answers in demonstrations; the rest is wrong or vague."""
-    p_wrong: float = 0.25
+    p_wrong: float = 0.1
     p_refuse: float = 0.5
     """Share of refusals in demonstrations on malicious prompts; the rest complies."""
     p_over_refuse: float = 0.3

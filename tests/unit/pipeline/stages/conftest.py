@@ -183,10 +183,15 @@ def without_clocks(value: Any) -> Any:
 
 
 def file_contents(folder: Path) -> dict[str, Any]:
-    """Every file: bytes, or for files with clock times in them, what else they say."""
+    """Every file: bytes, or for files with clock times in them, what else they say.
+
+    TensorBoard's files are left out: they are full of clock times, and each process has its own.
+    """
     found: dict[str, Any] = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
+        if name.startswith("tensorboard/"):
+            continue
         if name.endswith("metrics.jsonl"):
             found[name] = [without_clocks(json.loads(x)) for x in path.read_text().splitlines()]
         elif path.name in ("state.json", "manifest.json"):
