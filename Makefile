@@ -6,7 +6,7 @@ STAMP  := .venv/setup.stamp
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test check format learn mutants bench bench-gpu bench-learning docs sentiment hh clean
+.PHONY: help setup quickstart test check format learn mutants bench bench-gpu bench-learning torture docs sentiment hh clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ bench-gpu: setup ## the same for rows that need a CUDA device
 
 bench-learning: setup ## measure the time to a given reward against TRL, five seeds
 	$(BIN)/python -m benchmarks C7
+
+torture: setup ## kill training stages 200 times at random moments and resume them
+	KILLS=200 $(PYTEST) --timeout 7200 tests/unit/pipeline/stages/test_kills.py
 
 docs: setup ## write docs/configuration.md from the configuration models
 	$(BIN)/tutelage config --reference > docs/configuration.md
