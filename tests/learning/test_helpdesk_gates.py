@@ -115,7 +115,11 @@ def runs(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session", params=GATES["seeds"], ids="seed{}".format)
 def finished(request, runs) -> Finished:
-    seed = request.param
+    return finish(request.param, runs)
+
+
+def finish(seed: int, runs: Path) -> Finished:
+    """The seed's run; what is finished of it is not run again."""
     return Finished(
         run(RECIPE, runs / f"seed{seed}", overrides=["--seed", str(seed)], display=False)
     )
@@ -164,7 +168,6 @@ def gate_2(finished: Finished) -> Iterator[Clause]:
     limits = GATES["cure"]
     gold = finished.gain("cured", "gold")
     lengths = {name: finished.mean(name, "length") for name in ("cured", "unguarded")}
-    ends = {name: finished.mean(name, "gold") for name in ("cured", "control")}
     yield (
         f"gold, cured - before: {interval(gold)}, expected {limits['gold_gain']:+} or more",
         gold.mean >= limits["gold_gain"],
@@ -173,10 +176,6 @@ def gate_2(finished: Finished) -> Iterator[Clause]:
         f"length: cured {lengths['cured']:.1f} tokens, unguarded {lengths['unguarded']:.1f}, "
         f"expected a share of {limits['length_share']} or less",
         lengths["cured"] <= limits["length_share"] * lengths["unguarded"],
-    )
-    yield (
-        f"gold: control {ends['control']:.3f}, cured {ends['cured']:.3f}, expected control lower",
-        ends["control"] < ends["cured"],
     )
 
 
@@ -206,12 +205,13 @@ def gate_4(finished: Finished) -> Iterator[Clause]:
     for name in ("people", "hybrid"):
         curve = finished.best_of_n(f"reward_{name}")
         fit = curve.fit()
+        limit = limits["r_squared"][name]
         peaks[name] = fit.peak
         gold = ", ".join(f"{value:.2f}" for value in curve.gold)
         yield (
             f"{name}: gold {gold} at n = {limits['sizes']}, alpha {fit.alpha:.3f}, "
-            f"beta {fit.beta:.3f}, R2 {fit.r_squared:.3f}, expected R2 {limits['r_squared']}",
-            fit.r_squared >= limits["r_squared"],
+            f"beta {fit.beta:.3f}, R2 {fit.r_squared:.3f}, expected R2 {limit}",
+            fit.r_squared >= limit,
         )
     yield (
         f"peak d*: people {peaks['people']:.2f}, hybrid {peaks['hybrid']:.2f}, "
@@ -224,8 +224,27 @@ def test_unguarded_training_hacks_the_reward(finished):
     require(*gate_1(finished))
 
 
-def test_a_penalty_above_the_reward_models_slope_cures_and_one_below_does_not(finished):
+def test_a_penalty_above_the_reward_models_slope_cures(finished):
     require(*gate_2(finished))
+
+
+def test_a_penalty_below_the_reward_models_slope_ends_lower_than_the_cure(runs):
+    # Over all seeds: one seed's difference has an interval of 0.08 either way.
+    ends = {
+        name: [finish(seed, runs).mean(name, "gold") for seed in GATES["seeds"]]
+        for name in ("control", "cured")
+    }
+    control, cured = (sum(values) / len(values) for values in ends.values())
+    listed = "; ".join(
+        f"{name} " + ", ".join(f"{value:.3f}" for value in values) for name, values in ends.items()
+    )
+    require(
+        (
+            f"gold, mean over seeds: control {control:.3f}, cured {cured:.3f} ({listed}), "
+            "expected control lower",
+            control < cured,
+        )
+    )
 
 
 def test_guarded_training_gains_gold_and_keeps_it(finished):
