@@ -241,7 +241,7 @@ def test_small_policy_with_k3_in_the_reward_ends_elsewhere():
 
 
 @pytest.mark.learn
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, 1, 2])
 def test_policy_reaches_the_optimum(seed):
     outcome = train(World(content=4, longest=3, seed=seed), rounds=120, rows=1024)
     assert outcome.total_variation <= 0.10
