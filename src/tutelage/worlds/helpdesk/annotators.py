@@ -103,7 +103,12 @@ def _draw_persons(count: int, rng: random.Random) -> tuple[Person, ...]:
     polite = _spread(average.polite_weight, 0.3, count, rng)
     words = _spread(average.word_weight, 0.3, count, rng)
     return tuple(
-        Person(f"person-{index + 1} (simulated)", fact, polite_weight=politeness, word_weight=word)
+        Person(
+            name=f"person-{index + 1} (simulated)",
+            fact_weight=fact,
+            polite_weight=politeness,
+            word_weight=word,
+        )
         for index, (fact, politeness, word) in enumerate(zip(facts, polite, words, strict=True))
     )
 

@@ -36,7 +36,7 @@ class WorldSpec:
     p_lookalike: float = 0.15
     """Share of benign prompts that share the words of malicious ones."""
     p_right: float = 0.5
-    """Share of right answers in demonstrations; the rest is wrong or vague."""
+    """Share of right answers in demonstrations; the rest is wrong, vague or misplaced."""
     p_wrong: float = 0.1
     p_refuse: float = 0.5
     """Share of refusals in demonstrations on malicious prompts; the rest complies."""
