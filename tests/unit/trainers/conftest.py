@@ -180,7 +180,12 @@ def bench(tiny_causal_lm, tiny_tokenizer) -> Callable[..., Bench]:
         rows = settings["prompts_per_step"] * settings["sampling"].get("samples_per_prompt", 1)
         settings["batch"] = {"minibatch": rows, **settings.get("batch", {})}
         config = PPOConfig.model_validate(settings)
-        policy = Policy(tiny_causal_lm(architecture), temperature=temperature, compute=compute)
+        policy = Policy(
+            tiny_causal_lm(architecture),
+            temperature=temperature,
+            compute=compute,
+            head_tokens=config.batch.head_tokens,
+        )
         other = tiny_causal_lm(architecture, seed=1)
         critic = Critic.from_policy(policy.model, compute)
         with torch.random.fork_rng(devices=[]):

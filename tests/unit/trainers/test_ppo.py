@@ -32,8 +32,11 @@ def fingerprint(model) -> str:
 
 
 def entropy_of(world, experience) -> torch.Tensor:
-    logits = world.policy.response_logits(experience)
-    return Categorical(logits=logits).entropy().mean()
+    return Categorical(logits=logits_of(world.policy, experience)).entropy().mean()
+
+
+def logits_of(policy, experience) -> torch.Tensor:
+    return policy.logits(policy.states(experience))
 
 
 # Rewards and advantages.
@@ -234,8 +237,8 @@ def test_the_reference_holds_the_policy_through_the_loss(bench, ragged_script):
     (step,), _ = held.run(), without.run()
     added = held.gradients("policy")[0] - without.gradients("policy")[0]
     world, experience = held, step.experience
-    mine = Categorical(logits=world.policy.response_logits(experience))
-    theirs = Categorical(logits=world.reference.response_logits(experience))
+    mine = Categorical(logits=logits_of(world.policy, experience))
+    theirs = Categorical(logits=logits_of(world.reference, experience))
     divergence = torch.distributions.kl_divergence(mine, theirs).mean()
     divergence.backward()
     weights = world.learner.optimizers["policy"].weights
@@ -268,6 +271,32 @@ def test_divergence_from_the_sampling_policy_starts_at_zero(bench):
     seen = [metrics["kl/old_policy"] for metrics in world.learner.minibatches]
     assert seen[0] == pytest.approx(0, abs=1e-6)
     assert min(seen[1:]) > 1e-6
+
+
+def test_loss_does_not_depend_on_chunks_of_the_head(bench, ragged_script, relative_gap):
+    """With every term that reads the vocabulary, on a policy that has moved away from its past."""
+    settings = {
+        "script": ragged_script,
+        "temperature": 0.7,
+        "sampling": {"temperature": 0.7},
+        "entropy_coefficient": 0.3,
+        "kl": {"loss_coefficient": 0.5, "old_policy_coefficient": 0.4},
+        "prompts_per_step": 8,
+        "epochs": 2,
+    }
+    plain = bench(**settings, batch={"minibatch": 4})
+    cut = bench(**settings, batch={"minibatch": 4, "head_tokens": 3})
+    plain.run()
+    cut.run()
+    for whole, parts in zip(plain.learner.minibatches, cut.learner.minibatches, strict=True):
+        assert parts == pytest.approx(whole, rel=1e-4, abs=1e-5)
+    assert plain.learner.minibatches[-1]["kl/old_policy"] > 1e-4
+    for name in ("policy", "value"):
+        pairs = list(zip(cut.gradients(name), plain.gradients(name), strict=True))
+        assert len(pairs) == 4
+        assert relative_gap(*pairs[0]) <= 1e-5
+        # Later steps start from weights that have drifted apart by rounding.
+        assert max(relative_gap(*pair) for pair in pairs) <= 1e-3
 
 
 def test_updates_stop_when_the_policy_has_moved_too_far(bench):

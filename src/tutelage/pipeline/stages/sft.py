@@ -27,7 +27,9 @@ __all__ = ["run"]
 def run(config: SFTStage, context: StageContext) -> dict[str, float]:
     """Fine-tunes and saves the model."""
     policy, tokenizer = load_policy(
-        context.resolve(config.model, "model"), compute=compute_dtype(config.precision)
+        context.resolve(config.model, "model"),
+        compute=compute_dtype(config.precision),
+        head_tokens=config.batch.head_tokens,
     )
     paths = context.resolve_all(config.data, "sft.jsonl")
     demonstrations = [row for path in paths for row in load_demonstrations(path)][: config.limit]

@@ -47,6 +47,7 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
         context.resolve(config.model, "model"),
         temperature=config.ppo.sampling.temperature,
         compute=compute,
+        head_tokens=config.ppo.batch.head_tokens,
     )
     reward_model = _reward_model(config, context, compute)
     reward, settings = _reward(config.reward, reward_model, config.ppo)
