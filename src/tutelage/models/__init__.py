@@ -1,6 +1,6 @@
 """Policy, critic and reward model over transformers' classes."""
 
-from tutelage.models.critic import Critic
+from tutelage.models.critic import Critic, SharedCritic
 from tutelage.models.load import (
     disable_dropout,
     forbid_low_precision_weights,
@@ -19,6 +19,7 @@ __all__ = [
     "Policy",
     "RewardModel",
     "RewardScale",
+    "SharedCritic",
     "disable_dropout",
     "forbid_low_precision_weights",
     "freeze",

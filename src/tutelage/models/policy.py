@@ -44,7 +44,7 @@ class Policy:
         self.temperature = temperature
         self.head_tokens = head_tokens
         self.backbone = Backbone(model, compute)
-        self._head_is_linear = self._head_gives_the_logits()
+        self.head_is_linear = self._head_gives_the_logits()
 
     def frozen_copy(self) -> Self:
         """The reference: the same weights in storage of their own, without gradients."""
@@ -79,7 +79,7 @@ class Policy:
         linear map.
         """
         mask = rows.response_mask
-        if self._head_is_linear:
+        if self.head_is_linear:
             return self.backbone.before(rows.tokens, rows.attention_mask, mask)
         with autocast(mask.device, self.backbone.compute):
             logits: Tensor = self.model(
@@ -93,7 +93,7 @@ class Policy:
     def logits(self, states: Float[Tensor, "tokens width"]) -> Float[Tensor, "tokens vocabulary"]:
         """Logits over the temperature; of many tokens, `read` needs less memory."""
         logits = states
-        if self._head_is_linear:
+        if self.head_is_linear:
             with autocast(states.device, self.backbone.compute):
                 logits = self.model.get_output_embeddings()(states)
         return logits.float() / self.temperature
@@ -112,7 +112,7 @@ class Policy:
         def of_chunk(states: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
             return read(self.logits(states), *others)
 
-        size = self.head_tokens if self._head_is_linear else len(states)
+        size = self.head_tokens if self.head_is_linear else len(states)
         return in_chunks(of_chunk, size, (states, *per_token))
 
     def logprobs(

@@ -138,10 +138,11 @@ def _annotate(
     """Adds old and reference log-probabilities and values, in the first epoch's shapes."""
 
     def thoughts(rows: Experience) -> dict[str, Tensor]:
+        states = policy.states(rows)
         return {
-            "old_logprobs": policy.logprobs(rows),
+            "old_logprobs": policy.logprobs(rows, states),
             "ref_logprobs": reference.logprobs(rows),
-            "values": critic.values(rows),
+            "values": critic.values(rows, states),
         }
 
     return replace(experience, **learner.evaluate(thoughts, experience, plan))
@@ -217,7 +218,8 @@ class _Loss:
             )
 
     def __call__(self, rows: Experience, denominator: float) -> LossOutput:
-        logprobs, entropies, divergences = self._read(rows)
+        states = self.policy.states(rows)
+        logprobs, entropies, divergences = self._read(states, rows)
         policy = ppo_policy_loss(
             scatter(logprobs, rows.response_mask),
             _present(rows.old_logprobs),
@@ -229,7 +231,7 @@ class _Loss:
             denominator=denominator,
         )
         value = ppo_value_loss(
-            self.critic.values(rows),
+            self.critic.values(rows, states),
             _present(rows.values),
             _present(rows.returns),
             rows.response_mask,
@@ -242,23 +244,23 @@ class _Loss:
         total = policy.loss + self.config.value_coefficient * value.loss + penalties.loss
         return LossOutput(total, {**policy.metrics, **value.metrics, **penalties.metrics})
 
-    def _read(self, rows: Experience) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
+    def _read(self, states: Tensor, rows: Experience) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
         """log pi of each response token, the entropy, and KL(pi || other) for each anchor."""
         with torch.no_grad():
             anchored = [anchor.policy.states(rows) for anchor in self.anchors]
 
         def read(logits: Tensor, chosen: Tensor, *anchored: Tensor) -> tuple[Tensor, ...]:
             divergences = []
-            for anchor, states in zip(self.anchors, anchored, strict=True):
+            for anchor, others in zip(self.anchors, anchored, strict=True):
                 with torch.no_grad():
-                    other_logits = anchor.policy.logits(states)
+                    other_logits = anchor.policy.logits(others)
                 divergences.append(full_kl(logits, other_logits))
             picked = token_logprobs(logits, chosen)
             uncertain = logits if self.config.entropy_coefficient else logits.detach()
             return picked, entropy(uncertain), *divergences
 
         chosen = rows.tokens[rows.response_mask]
-        found = self.policy.read(read, self.policy.states(rows), chosen, *anchored)
+        found = self.policy.read(read, states, chosen, *anchored)
         return found[0], found[1], found[2:]
 
     def _penalties(

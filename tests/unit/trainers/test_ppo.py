@@ -10,6 +10,7 @@ from torch.distributions import Categorical
 
 from tutelage.algorithms import AdaptiveKL, FixedKL
 from tutelage.errors import RewardError
+from tutelage.models.causal import base_model
 from tutelage.records import Score, ScoreStatus
 
 FAILED = Score.failed(ScoreStatus.TIMEOUT, "the service did not answer")
@@ -320,6 +321,68 @@ def test_critic_warms_up_while_the_policy_stays_bit_for_bit(bench):
     world = bench(critic_warmup=2, epochs=2)
     world.run(3)
     assert fingerprint(world.policy.model) != before
+
+
+def test_shared_trunk_gets_the_sum_of_both_losses_gradients(bench, ragged_script, relative_gap):
+    """A separate critic whose trunk has the same weights gives each loss's gradient by itself."""
+    settings = {
+        "script": ragged_script,
+        "still": True,
+        "entropy_coefficient": 0.3,
+        "kl": {"loss_coefficient": 0.5},
+        "value_clip": 0.2,
+        "batch": {"head_tokens": 5, "microbatch_tokens": 16},
+    }
+    shared, separate = bench(trunk="shared", **settings), bench(trunk="own", **settings)
+    (one,), (two,) = shared.run(), separate.run()
+    assert one.experience.values.equal(two.experience.values)
+    assert one.metrics["loss"] == pytest.approx(two.metrics["loss"], rel=1e-6)
+    head = sum(weight.numel() for weight in shared.critic.parameters())
+    trunk = sum(weight.numel() for weight in separate.critic.backbone.parameters())
+    ((policy,), (value,)) = (separate.gradients(name) for name in ("policy", "value"))
+    expected = policy.clone()
+    expected[:trunk] += value[:trunk]
+    assert value[:trunk].norm() > 0.1 * policy.norm()
+    assert relative_gap(shared.gradients("policy")[0], expected) <= 1e-5
+    assert relative_gap(shared.gradients("value")[0], value[-head:]) <= 1e-5
+
+
+@pytest.mark.parametrize(("trunk", "passes"), [("shared", 1), ("own", 2)])
+def test_a_shared_trunk_is_passed_once_for_policy_and_values(bench, ragged_script, trunk, passes):
+    world = bench(trunk=trunk, script=ragged_script, still=True)
+    with_gradients = []
+    for model in {world.policy.model.model, base_model(world.critic.backbone.model)}:
+        model.layers[0].register_forward_hook(
+            lambda *_: with_gradients.append(torch.is_grad_enabled())
+        )
+    world.run()
+    assert sum(with_gradients) == passes
+
+
+def test_warm_up_trains_the_head_of_a_shared_critic_alone(bench):
+    world = bench(trunk="shared", critic_warmup=2)
+    before, head = fingerprint(world.policy.model), fingerprint(world.critic)
+    steps = world.run(3)
+    assert "policy/learning_rate" not in steps[1].metrics
+    assert fingerprint(world.critic) != head
+    assert steps[0].metrics["value/loss"] != steps[1].metrics["value/loss"]
+    assert "policy/learning_rate" in steps[2].metrics
+    assert fingerprint(world.policy.model) != before
+    world = bench(trunk="shared", critic_warmup=2)
+    world.run(2)
+    assert fingerprint(world.policy.model) == before
+
+
+def test_truncation_is_bootstrapped_by_a_shared_critic_as_by_its_copy(bench):
+    def script(prompt, _):
+        return [5] * 8
+
+    shared, separate = (
+        bench(trunk=trunk, script=script, still=True, truncation={"mode": "bootstrap"})
+        for trunk in ("shared", "own")
+    )
+    (one,), (two,) = shared.run(), separate.run()
+    assert one.experience.returns.equal(two.experience.returns)
 
 
 def test_frozen_critic_never_leaves_its_clip_range(bench):

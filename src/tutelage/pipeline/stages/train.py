@@ -18,7 +18,7 @@ from tutelage.data.jsonl import write_jsonl
 from tutelage.data.loaders import load_prompts
 from tutelage.errors import ConfigError
 from tutelage.generation import LocalEngine, Sampling
-from tutelage.models import Critic, Policy, RewardModel, RewardScale
+from tutelage.models import Critic, Policy, RewardModel, RewardScale, SharedCritic
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import (
     Speed,
@@ -203,7 +203,9 @@ def _critic(
     reward_model: RewardModel | None,
     compute: torch.dtype,
 ) -> Critic:
-    if config.critic == "policy":
+    if config.critic_trunk == "shared":
+        critic: Critic = SharedCritic(policy)
+    elif config.critic == "policy":
         critic = Critic.from_policy(policy.model, compute)
     elif reward_model is None:
         raise ConfigError("critic is 'reward' but reward.model is not set: set critic to 'policy'")
