@@ -109,7 +109,7 @@ MUTANTS = (
     Mutant(
         "reference-is-the-policy",
         "src/tutelage/models/policy.py",
-        "model = copy.deepcopy(self.model)",
+        "model = copy.deepcopy(self.model, frozen)",
         "model = self.model",
         "The reference shares the policy's weights: the KL is 0 for ever.",
         ("tests/unit/models/test_policy.py",),

@@ -9,9 +9,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tutelage.algorithms import token_logprobs
+from tutelage.errors import ModelError
 from tutelage.experience import Experience, TokenBatch
-from tutelage.models.causal import Backbone, autocast, position_ids, scatter
+from tutelage.models.causal import Backbone, autocast, base_model, position_ids, scatter
 from tutelage.models.chunks import Read, in_chunks
+from tutelage.models.frozen_layers import SplitTrunk
 from tutelage.models.load import freeze
 
 __all__ = ["Policy"]
@@ -43,19 +45,50 @@ class Policy:
         self.model = model
         self.temperature = temperature
         self.head_tokens = head_tokens
+        self.frozen_layers = 0
+        """Lowest blocks that are frozen; see `freeze_layers`."""
         self.backbone = Backbone(model, compute)
         self.head_is_linear = self._head_gives_the_logits()
 
     def frozen_copy(self) -> Self:
-        """The reference: the same weights in storage of their own, without gradients."""
-        model = copy.deepcopy(self.model)
+        """The reference: the same weights in storage of their own, without gradients.
+
+        Weights that are frozen already are shared.
+        """
+        frozen = {id(w): w for w in self.model.parameters() if not w.requires_grad}
+        model = copy.deepcopy(self.model, frozen)
         freeze(model)
-        return type(self)(
+        reference = type(self)(
             model,
             temperature=self.temperature,
             compute=self.backbone.compute,
             head_tokens=self.head_tokens,
         )
+        reference.freeze_layers(self.frozen_layers)
+        return reference
+
+    def freeze_layers(self, count: int) -> None:
+        """Freezes the embeddings and the lowest `count` blocks, and gives them a pass of their own.
+
+        A head that is tied to the embeddings is frozen with them.
+
+        Raises:
+            ModelError: there are fewer blocks, or the architecture does not allow it.
+        """
+        if not count:
+            return
+        if not self.head_is_linear:
+            raise ModelError(
+                f"{type(self.model).__name__} scales or caps its logits and takes its whole "
+                "forward pass, of which no part can be left out: set frozen_layers to 0"
+            )
+        self.backbone.split = SplitTrunk(base_model(self.model), count)
+        self.backbone.split.freeze()
+        self.frozen_layers = count
+
+    def lower_states(self, rows: Experience) -> dict[str, Float[Tensor, "batch time hidden"]]:
+        """What frozen blocks make of the tokens, by the name that it has in an experience."""
+        return {"lower_states": self.backbone.lower_states(rows.tokens, rows.attention_mask)}
 
     @torch.no_grad()
     def _head_gives_the_logits(self) -> bool:
@@ -80,7 +113,8 @@ class Policy:
         """
         mask = rows.response_mask
         if self.head_is_linear:
-            return self.backbone.before(rows.tokens, rows.attention_mask, mask)
+            lower = rows.lower_states if isinstance(rows, Experience) else None
+            return self.backbone.before(rows.tokens, rows.attention_mask, mask, lower)
         with autocast(mask.device, self.backbone.compute):
             logits: Tensor = self.model(
                 input_ids=rows.tokens,

@@ -135,7 +135,12 @@ def _annotate(
     learner: Learner,
     plan: Plan,
 ) -> Experience:
-    """Adds old and reference log-probabilities and values, in the first epoch's shapes."""
+    """Adds old and reference log-probabilities and values, in the first epoch's shapes.
+
+    What frozen blocks make of the tokens comes first, and serves all three and all epochs.
+    """
+    if policy.frozen_layers:
+        experience = replace(experience, **learner.evaluate(policy.lower_states, experience, plan))
 
     def thoughts(rows: Experience) -> dict[str, Tensor]:
         states = policy.states(rows)

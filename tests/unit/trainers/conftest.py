@@ -161,7 +161,7 @@ def bench(tiny_causal_lm, tiny_tokenizer) -> Callable[..., Bench]:
 
     Without a script the policy's own sampler draws. The reference is another model than the
     policy unless `reference="same"`; the critic's head is random, and `trunk="shared"` puts it on
-    the policy. `still` keeps weights in place.
+    the policy. `prepare` is called with the policy. `still` keeps weights in place.
     """
 
     def build(
@@ -176,6 +176,7 @@ def bench(tiny_causal_lm, tiny_tokenizer) -> Callable[..., Bench]:
         compute: torch.dtype = torch.float32,
         train: Sequence[str] = ("policy", "value"),
         trunk: str = "own",
+        prepare: Callable[[Policy], None] = lambda policy: None,
         **changes: Any,
     ) -> Bench:
         settings = merged(SETTINGS, changes)
@@ -195,6 +196,8 @@ def bench(tiny_causal_lm, tiny_tokenizer) -> Callable[..., Bench]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(2)
             nn.init.normal_(critic.head.weight, std=0.3)
+        policy.freeze_layers(config.frozen_layers)
+        prepare(policy)
         source = torch.Generator().manual_seed(seed)
         optimizers = {
             "policy": RecordingOptimizer(policy.model, config.policy, still=still),

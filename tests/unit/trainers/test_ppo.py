@@ -373,6 +373,40 @@ def test_warm_up_trains_the_head_of_a_shared_critic_alone(bench):
     assert fingerprint(world.policy.model) == before
 
 
+CUT = {
+    "prompts_per_step": 9,
+    "epochs": 3,
+    "batch": {"minibatch": 5, "microbatch_tokens": 24},
+    "kl": {"loss_coefficient": 0.2},
+}
+
+
+def freeze_the_first_block(policy) -> None:
+    """As a user of torch would: the whole forward pass every time, no gradients below."""
+    policy.model.model.embed_tokens.requires_grad_(False)
+    policy.model.model.layers[0].requires_grad_(False)
+
+
+@pytest.mark.parametrize("trunk", ["own", "shared"])
+def test_frozen_blocks_are_computed_once_and_nothing_else_changes(bench, trunk):
+    world = bench(trunk=trunk, frozen_layers=1, reference="same", **CUT)
+    plain = bench(trunk=trunk, prepare=freeze_the_first_block, reference="same", **CUT)
+    frozen, runs = world.policy.model.model.layers[0], []
+    before = fingerprint(frozen)
+    frozen.register_forward_hook(lambda *_: runs.append(torch.is_grad_enabled()))
+    steps, expected = world.run(2), plain.run(2)
+    for step, other in zip(steps, expected, strict=True):
+        assert step.metrics == pytest.approx(other.metrics, rel=1e-4, abs=1e-5)
+    for name in ("policy", "value"):
+        assert world.gradients(name)[0].equal(plain.gradients(name)[0])
+    assert world.learner.minibatches[0]["policy/ratio_min"] == 1.0
+    assert world.learner.minibatches[0]["policy/ratio_max"] == 1.0
+    assert fingerprint(frozen) == before
+    # In no pass with gradients; without, for each micro-batch once and to draw.
+    assert runs
+    assert not any(runs)
+
+
 def test_truncation_is_bootstrapped_by_a_shared_critic_as_by_its_copy(bench):
     def script(prompt, _):
         return [5] * 8

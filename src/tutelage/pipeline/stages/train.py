@@ -51,8 +51,10 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
     )
     reward_model = _reward_model(config, context, compute)
     reward, settings = _reward(config.reward, reward_model, config.ppo)
-    reference = policy.frozen_copy()
     critic = _critic(config, policy, tokenizer, reward_model, compute)
+    # After the critic, which trains all blocks of its own, and before the reference, which shares.
+    policy.freeze_layers(settings.frozen_layers)
+    reference = policy.frozen_copy()
     source = generator(context, policy.model.device)
     engine = LocalEngine(policy, tokenizer, source, batch_size=settings.sampling.batch_size)
     prompts = encode(
