@@ -374,7 +374,7 @@ MUTANTS = (
         "epsilon: PositiveFloat = 1e-5",
         "epsilon: PositiveFloat = 1e-8",
         "AdamW's default epsilon makes the first updates of PPO aggressive.",
-        (_LEARNER + "test_default_epsilon_is_that_of_the_ppo_literature",),
+        ("tests/unit/trainers/test_optimizer.py::test_default_epsilon_is_that_of_the_ppo_literature",),
     ),
     Mutant(
         "preference-reversed",

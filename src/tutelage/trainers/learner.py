@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tutelage.algorithms import LossOutput
-from tutelage.config import BatchConfig, OptimizerConfig
+from tutelage.config import BatchConfig
 from tutelage.errors import TrainingError
-from tutelage.models import forbid_low_precision_weights
+from tutelage.trainers.optimizer import Optimizer
 
-__all__ = ["Batch", "Learner", "Optimizer", "Plan", "schedule"]
+__all__ = ["Batch", "Learner", "Plan"]
 
 
 class Batch(Protocol):
@@ -48,84 +48,6 @@ class Batch(Protocol):
 
 B = TypeVar("B", bound=Batch)
 Loss = Callable[[B, float], LossOutput]
-
-
-def schedule(config: OptimizerConfig, step: int, total: int) -> float:
-    """Learning rate as a share of its peak before optimiser step `step` of `total`."""
-    warmup = config.warmup * total
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    if config.schedule == "constant":
-        return 1.0
-    progress = min(1.0, (step - warmup) / max(1.0, total - warmup))
-    if config.schedule == "linear":
-        return 1.0 - (1.0 - config.floor) * progress
-    return config.floor + (1.0 - config.floor) * 0.5 * (1.0 + math.cos(math.pi * progress))
-
-
-class Optimizer:
-    """AdamW over one model, with its schedule and its gradient clipping."""
-
-    def __init__(self, model: nn.Module, config: OptimizerConfig, total_steps: int) -> None:
-        """Decays matrices only; biases and norms keep their scale.
-
-        Args:
-            model: its trainable weights must be float32.
-            config: learning rate, schedule, clipping.
-            total_steps: optimiser steps over which the schedule runs.
-        """
-        forbid_low_precision_weights(model)
-        self.config = config
-        self.total_steps = max(1, total_steps)
-        self.steps = 0
-        self.weights = [weight for weight in model.parameters() if weight.requires_grad]
-        groups = [
-            {"params": [w for w in self.weights if w.ndim >= 2], "decay": config.weight_decay},
-            {"params": [w for w in self.weights if w.ndim < 2], "decay": 0.0},
-        ]
-        self.adamw = torch.optim.AdamW(
-            [{"params": g["params"], "weight_decay": g["decay"]} for g in groups if g["params"]],
-            lr=config.learning_rate,
-            betas=(config.beta1, config.beta2),
-            eps=config.epsilon,
-            fused=True,
-        )
-
-    @property
-    def learning_rate(self) -> float:
-        """Of the next step."""
-        return self.config.learning_rate * schedule(self.config, self.steps, self.total_steps)
-
-    def clip(self) -> float:
-        """Scales the gradient down to the largest allowed norm; returns the norm before."""
-        return float(nn.utils.clip_grad_norm_(self.weights, self.config.max_gradient_norm))
-
-    def step(self) -> None:
-        """One AdamW step at the scheduled rate."""
-        rate = self.learning_rate
-        for group in self.adamw.param_groups:
-            group["lr"] = rate
-        self.adamw.step()
-        self.steps += 1
-
-    def zero_grad(self) -> None:
-        """Forgets the gradients."""
-        self.adamw.zero_grad(set_to_none=True)
-
-    def state_dict(self) -> dict[str, Any]:
-        """AdamW's moments of each weight, and the position in the schedule."""
-        moments = self.adamw.state_dict()["state"]
-        return {
-            "moments": {str(i): dict(state) for i, state in moments.items()},
-            "steps": self.steps,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Inverse of `state_dict`; rates and decays stay those of the configuration."""
-        moments = {int(i): dict(moment) for i, moment in state["moments"].items()}
-        groups = self.adamw.state_dict()["param_groups"]
-        self.adamw.load_state_dict({"state": moments, "param_groups": groups})
-        self.steps = state["steps"]
 
 
 Plan = list[list[list[list[int]]]]

@@ -22,7 +22,8 @@ from tutelage.models import Policy, new_llama, save_model
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import Speed, compute_dtype, device, generator
 from tutelage.trainers.batches import Shuffled
-from tutelage.trainers.learner import Learner, Optimizer
+from tutelage.trainers.learner import Learner
+from tutelage.trainers.optimizer import Optimizer
 from tutelage.trainers.sft import WeightedSequence, perplexity, sft
 
 __all__ = ["run"]

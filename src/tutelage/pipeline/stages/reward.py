@@ -19,7 +19,8 @@ from tutelage.models import RewardModel
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import Speed, compute_dtype, device, generator
 from tutelage.records import Preference, Prompt
-from tutelage.trainers.learner import Learner, Optimizer
+from tutelage.trainers.learner import Learner
+from tutelage.trainers.optimizer import Optimizer
 from tutelage.trainers.reward import (
     ComparedAnswers,
     Minibatches,

@@ -18,7 +18,8 @@ from tutelage.pipeline.stages.preparation import (
 )
 from tutelage.records import Demonstration
 from tutelage.trainers.batches import Shuffled
-from tutelage.trainers.learner import Learner, Optimizer
+from tutelage.trainers.learner import Learner
+from tutelage.trainers.optimizer import Optimizer
 from tutelage.trainers.sft import WeightedSequence, perplexity, sft
 
 __all__ = ["run"]

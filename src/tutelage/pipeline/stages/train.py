@@ -34,7 +34,8 @@ from tutelage.rewards import LengthPenalty, ModelReward, Reward, Sum, load_funct
 from tutelage.tracking.metrics import SampleWriter
 from tutelage.trainers.batches import Shuffled
 from tutelage.trainers.divergence import sequence_kl
-from tutelage.trainers.learner import Learner, Optimizer
+from tutelage.trainers.learner import Learner
+from tutelage.trainers.optimizer import Optimizer
 from tutelage.trainers.ppo import PPOStep, ppo
 
 __all__ = ["run"]
