@@ -24,7 +24,18 @@ Overrides = Annotated[
 """Options that belong to the recipe and not to the command."""
 
 _REPEATED = Parameter(negative=(), show_default=False)
-_OPTIONS = ("output", "only", "force", "seed", "threads", "parallel", "help")
+_OPTIONS = (
+    "output",
+    "only",
+    "force",
+    "seed",
+    "threads",
+    "parallel",
+    "device",
+    "gpus",
+    "json",
+    "help",
+)
 
 
 def run(

@@ -1,6 +1,6 @@
 """A recipe: the stages of a run, in order, and the files the user supplies."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, StringConstraints, model_validator
 
@@ -44,6 +44,8 @@ class Recipe(Section):
     """Stages that may run side by side; unset takes the cores."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """When running stages save themselves."""
+    memory_check: Literal["refuse", "warn", "off"] = "refuse"
+    """What happens to a run whose predicted peak exceeds the available memory; see docs/plan.md."""
     inputs: dict[StageName, str | tuple[str, ...] | None] = Field(default_factory=dict)
     """Files the user supplies, as `inputs/NAME` in references. null: must be given."""
     stages: Annotated[dict[StageName, Stage], Field(min_length=1)]

@@ -26,6 +26,7 @@ from tutelage.pipeline.graph import (
     stage_threads,
 )
 from tutelage.pipeline.interrupts import Interrupts
+from tutelage.pipeline.plan.check import check_memory, to_be_run
 from tutelage.pipeline.references import References
 from tutelage.pipeline.registry import STAGES, Registry
 from tutelage.tracking.lock import RunLock
@@ -72,7 +73,8 @@ def run_recipe(
         registry: The stage functions.
 
     Raises:
-        ConfigError: an input is not given, or a name is no stage.
+        ConfigError: an input is not given, a name is no stage, or the run does not fit into
+            memory.
         DataError: a file that is read does not exist, or a stage refused its data.
         CheckpointError: another run uses the folder, a finished stage is damaged, or the
             disk is full.
@@ -84,6 +86,10 @@ def run_recipe(
     check_stage_names(recipe, force, "--force")
     references = _references(recipe, run_folder)
     console = open_console(quiet=not display)
+    wanted = needed_stages(recipe, only or tuple(recipe.stages))
+    check_memory(
+        recipe, references, to_be_run(recipe, references, wanted, force), console, registry
+    )
     place = Workplace(
         run_folder,
         run_folder / "logs",
@@ -135,6 +141,8 @@ def run_stage(
     hidden = output.with_name(f".{output.name}.partial")
     logs, errors = (output.with_name(f"{output.name}.{name}") for name in ("logs", "errors"))
     place = Workplace(hidden, logs, errors, references, console, registry)
+    alone = Recipe(name=stage.kind, memory_check="warn", stages={stage.kind: stage})
+    check_memory(alone, references, [stage.kind], console, registry)
     with RunLock(hidden), Interrupts() as interrupts:
         try:
             Executor(place, 1, interrupts).run([Job(stage.kind, stage, seed, available_cores())])
