@@ -18,7 +18,14 @@ from tutelage.data.jsonl import write_jsonl
 from tutelage.data.loaders import load_prompts
 from tutelage.errors import ConfigError
 from tutelage.generation import LocalEngine, Sampling
-from tutelage.models import Critic, Policy, RewardModel, RewardScale, SharedCritic
+from tutelage.models import (
+    Critic,
+    Policy,
+    RewardModel,
+    RewardScale,
+    SharedCritic,
+    recompute_activations,
+)
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import (
     Speed,
@@ -55,6 +62,9 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
     # After the critic, which trains all blocks of its own, and before the reference, which shares.
     policy.freeze_layers(settings.frozen_layers)
     reference = policy.frozen_copy()
+    if settings.batch.gradient_checkpointing:
+        recompute_activations(policy.model)
+        recompute_activations(critic.backbone.model)
     source = generator(context, policy.model.device)
     engine = LocalEngine(policy, tokenizer, source, batch_size=settings.sampling.batch_size)
     prompts = encode(
