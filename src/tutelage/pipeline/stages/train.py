@@ -26,6 +26,7 @@ from tutelage.pipeline.stages.preparation import (
     encode,
     generator,
     load_policy,
+    new_learner,
     sampling_of,
     save_policy,
 )
@@ -54,7 +55,13 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
     reference = policy.frozen_copy()
     critic = _critic(config, policy, tokenizer, reward_model, compute)
     source = generator(context, policy.model.device)
-    engine = LocalEngine(policy, tokenizer, source, batch_size=settings.sampling.batch_size)
+    engine = LocalEngine(
+        policy,
+        tokenizer,
+        source,
+        batch_size=settings.sampling.batch_size,
+        notify=context.progress.message,
+    )
     prompts = encode(
         context,
         tokenizer,
@@ -224,16 +231,11 @@ def _critic(
 def _learner(config: PPOConfig, policy: Policy, critic: Critic, context: StageContext) -> Learner:
     updates = config.epochs * math.ceil(config.rows_per_step / config.batch.minibatch)
     rounds = config.steps
-    return Learner(
-        {
-            "policy": Optimizer(
-                policy.model, config.policy, (rounds - config.critic_warmup) * updates
-            ),
-            "value": Optimizer(critic, config.critic, rounds * updates),
-        },
-        config.batch,
-        generator(context),
-    )
+    optimizers = {
+        "policy": Optimizer(policy.model, config.policy, (rounds - config.critic_warmup) * updates),
+        "value": Optimizer(critic, config.critic, rounds * updates),
+    }
+    return new_learner(context, optimizers, config.batch, generator(context))
 
 
 def _kl_coefficient(config: KLConfig) -> KLCoefficient:
@@ -270,7 +272,12 @@ class _Probe:
             return None
         path = context.resolve(config.probes, "held_out.jsonl")
         prompts = encode(context, tokenizer, load_prompts(path, config.probe_count))
-        engine = LocalEngine(policy, tokenizer, generator(context, policy.model.device))
+        engine = LocalEngine(
+            policy,
+            tokenizer,
+            generator(context, policy.model.device),
+            notify=context.progress.message,
+        )
         return cls(
             prompts, engine, reference, sampling, context.seed, config.probe_every, [], context
         )
