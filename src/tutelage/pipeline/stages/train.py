@@ -33,6 +33,7 @@ from tutelage.pipeline.stages.preparation import (
 from tutelage.records import EncodedPrompt
 from tutelage.rewards import LengthPenalty, ModelReward, Reward, Sum, load_function
 from tutelage.tracking.metrics import SampleWriter
+from tutelage.trainers.alarms import Alarms
 from tutelage.trainers.batches import Shuffled
 from tutelage.trainers.divergence import sequence_kl
 from tutelage.trainers.learner import Learner
@@ -74,6 +75,7 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
     batches = Shuffled(prompts, settings.prompts_per_step, settings.steps, generator(context))
     kl_coefficient = _kl_coefficient(settings.kl)
     recent: list[dict[str, float]] = []
+    alarms = Alarms(settings, context.progress.message)
     with context.checkpoints.track(
         policy=policy.model,
         critic=critic,
@@ -83,6 +85,7 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
         kl_coefficient=kl_coefficient,
         probes=probe.rows if probe else [],
         recent=recent,
+        alarms=alarms.rung,
     ) as checkpoints:
         if checkpoints.resumed_at:
             engine.load_weights(policy)
@@ -99,7 +102,7 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
             settings,
             start=batches.taken,
         )
-        _consume(rounds, config, context, probe, recent)
+        _consume(rounds, config, context, probe, recent, alarms)
     save_policy(
         context,
         policy,
@@ -112,7 +115,8 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
     )
     critic.save(context.folder / "critic")
     keys = ("reward/score", "reward/total", "kl/sequence", "response/length", "response/truncated")
-    return {key: sum(row[key] for row in recent) / len(recent) for key in keys}
+    means = {key: sum(row[key] for row in recent) / len(recent) for key in keys}
+    return means | alarms.summary()
 
 
 def _consume(
@@ -121,8 +125,13 @@ def _consume(
     context: StageContext,
     probe: "_Probe | None",
     recent: list[dict[str, float]],
+    alarms: Alarms,
 ) -> None:
-    """Logs every round, and keeps the metrics of the last tenth of them in `recent`."""
+    """Logs every round, and keeps the metrics of the last tenth of them in `recent`.
+
+    Raises:
+        TrainingError: an alarm rang that is to stop the stage; it is saved.
+    """
     speed = Speed()
     total = config.ppo.steps
     with SampleWriter(context.folder / "samples.jsonl", per_step=config.log_samples) as samples:
@@ -133,11 +142,15 @@ def _consume(
             metrics = {"train/loss" if k == "loss" else k: v for k, v in step.metrics.items()}
             tokens = int(step.experience.response_mask.sum())
             metrics["throughput/tokens_per_second"] = speed.read(tokens)
+            metrics |= alarms.hear(step.index, metrics)
             context.metrics.log(step.index, metrics)
             context.progress.step(done, total, metrics)
             _log_samples(samples, step)
             recent.append(metrics)
             del recent[: -max(1, total // 10)]
+            if alarms.stopping:
+                context.checkpoints.save(done)
+                raise alarms.stop(step.index)
             if probe is not None and probe.due(done, total):
                 probe.take(done)
             context.checkpoints.boundary(done)
