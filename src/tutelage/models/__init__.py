@@ -1,5 +1,6 @@
 """Policy, critic and reward model over transformers' classes."""
 
+from tutelage.models.checkpointing import recompute_activations, training_mode
 from tutelage.models.critic import Critic, SharedCritic
 from tutelage.models.load import (
     disable_dropout,
@@ -27,5 +28,7 @@ __all__ = [
     "load_sequence_classifier",
     "load_tokenizer",
     "new_llama",
+    "recompute_activations",
     "save_model",
+    "training_mode",
 ]

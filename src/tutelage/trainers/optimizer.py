@@ -56,7 +56,8 @@ class Optimizer:
         self.config = config
         self.total_steps = max(1, total_steps)
         self.steps = 0
-        self.weights = [weight for weight in model.parameters() if weight.requires_grad]
+        trained = {name: w for name, w in model.named_parameters() if w.requires_grad}
+        self.names, self.weights = list(trained), list(trained.values())
         matrices = [weight for weight in self.weights if weight.ndim >= 2]
         others = [weight for weight in self.weights if weight.ndim < 2]
         groups = [
@@ -72,8 +73,19 @@ class Optimizer:
         return self.config.learning_rate * schedule(self.config, self.steps, self.total_steps)
 
     def clip(self) -> float:
-        """Scales the gradient down to the largest allowed norm; returns the norm before."""
-        return float(nn.utils.clip_grad_norm_(self.weights, self.config.max_gradient_norm))
+        """Scales the gradient down to the largest allowed norm; returns the norm before.
+
+        A gradient that is not finite stays as it is, so that one can see where it is not.
+        """
+        norm = nn.utils.get_total_norm([w.grad for w in self.weights if w.grad is not None])
+        if norm.isfinite():
+            nn.utils.clip_grads_with_norm_(self.weights, self.config.max_gradient_norm, norm)
+        return float(norm)
+
+    def not_finite(self) -> list[str]:
+        """Names of the weights whose gradient is not finite."""
+        pairs = zip(self.names, self.weights, strict=True)
+        return [name for name, w in pairs if w.grad is not None and not w.grad.isfinite().all()]
 
     def step(self) -> None:
         """One step of the algorithm at the scheduled rate."""

@@ -135,3 +135,31 @@ def test_truncation_is_bootstrapped_by_a_shared_critic_as_by_its_copy(bench):
     )
     (one,), (two,) = shared.run(), separate.run()
     assert one.experience.returns.equal(two.experience.returns)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "trunk", "frozen"),
+    [("llama", "own", 0), ("llama", "shared", 0), ("llama", "shared", 1), ("gpt2", "own", 0)],
+)
+def test_activations_computed_again_change_nothing(bench, architecture, trunk, frozen):
+    """gpt2 samples through its own forward pass, with a cache that training mode would drop."""
+    options = {"architecture": architecture, "trunk": trunk, "frozen_layers": frozen}
+    plain = bench(**options, **CUT)
+    again = bench(**options, **merged(CUT, {"batch": {"gradient_checkpointing": True}}))
+    runs = {}
+    for world in (plain, again):
+        runs[id(world)] = []
+        block = world.policy.backbone.model.base_model.get_submodule(
+            "h.1.mlp" if architecture == "gpt2" else "layers.1.mlp"
+        )
+        block.register_forward_pre_hook(
+            lambda *_, world=world: runs[id(world)].append(torch.is_grad_enabled())
+        )
+    steps, expected = again.run(2), plain.run(2)
+    assert [step.metrics for step in steps] == [step.metrics for step in expected]
+    assert again.learner.minibatches[0]["policy/ratio_max"] == 1.0
+    assert sum(runs[id(again)]) == 2 * sum(runs[id(plain)]) > 0
+
+
+def merged(base, changes):
+    return {**base, **{key: {**base.get(key, {}), **value} for key, value in changes.items()}}

@@ -58,7 +58,7 @@ class _Sizes:
             self.prompts = min(self.prompts, max(1, config.limit))
         self.cut = MicroBatches.of(ppo.batch, min(ppo.batch.minibatch, self.rows), self.length)
         self.answers = self.cut.rows * self.answer
-        self.frozen = min(getattr(ppo, "frozen_layers", 0), size.layers)
+        self.frozen = min(ppo.frozen_layers, size.layers)
 
 
 def plan_train(
@@ -87,7 +87,7 @@ def plan_train(
         models.append(ModelBytes("reward model", reward.source, total, FLOAT * total))
     gradients = policy.gradients + critic.gradients
     blocks = size.layers - at.frozen
-    checkpointing = getattr(ppo.batch, "gradient_checkpointing", False)
+    checkpointing = ppo.batch.gradient_checkpointing
     own = Pass(size, at.cut.tokens, compute, blocks, checkpointing)
     logits = _logits(ppo, size, at)
     update = update_phase(
@@ -130,8 +130,8 @@ def _critic(
     """The critic, and the pass of its own that it needs, if any."""
     ppo, compute = config.ppo, config.ppo.precision.compute
     start = reward if config.critic == "reward" and reward is not None else size
-    trunk = getattr(config, "critic_trunk", "own")
-    checkpointing = getattr(ppo.batch, "gradient_checkpointing", False)
+    trunk = config.critic_trunk
+    checkpointing = ppo.batch.gradient_checkpointing
     own = Pass(start, at.cut.tokens, compute, checkpointing=checkpointing)
     if trunk == "own":
         total = start.backbone + start.hidden + 1
@@ -141,7 +141,7 @@ def _critic(
     if trunk == "adapter":
         lora = config.lora  # type: ignore[attr-defined]
         count += trained_part(size, 0, lora, compute).weights
-    state = OPTIMIZER_STATE[getattr(ppo.critic, "algorithm", "adamw")] * count
+    state = OPTIMIZER_STATE[ppo.critic.algorithm] * count
     model = ModelBytes("critic", size.source, count, FLOAT * count, FLOAT * count, state)
     return model, own if trunk == "adapter" else None
 
@@ -149,7 +149,7 @@ def _critic(
 def _logits(ppo: PPOConfig, size: ModelSize, at: _Sizes) -> int:
     anchors = (ppo.kl.loss_coefficient > 0) + (ppo.kl.old_policy_coefficient > 0)
     copies = _LOSS_COPIES + _ANCHOR_COPIES * anchors
-    head_tokens = getattr(ppo.batch, "head_tokens", at.answers)
+    head_tokens = ppo.batch.head_tokens
     return reading_logits(size, at.answers, head_tokens, copies)
 
 
@@ -175,7 +175,7 @@ def _scoring(
     passes = [passing_activations(size, at.cut.tokens)]
     if reward is not None:
         passes.append(passing_activations(reward, min(_SCORED_TOKENS, at.rows * at.length)))
-    head_tokens = getattr(ppo.batch, "head_tokens", at.answers)
+    head_tokens = ppo.batch.head_tokens
     logits = reading_logits(size, at.answers, head_tokens, 2.0)
     return Phase("scoring", {"activations": max(passes), "logits": logits, **states})
 
@@ -190,9 +190,9 @@ def _work(
 ) -> tuple[Work, ...]:
     """Of one round."""
     ppo, compute = config.ppo, config.ppo.precision.compute
-    own_critic = getattr(config, "critic_trunk", "own") != "shared"
+    own_critic = config.critic_trunk != "shared"
     share = 1.0 - at.frozen / max(1, size.layers)
-    checkpointing = getattr(ppo.batch, "gradient_checkpointing", False)
+    checkpointing = ppo.batch.gradient_checkpointing
     steps = ppo.epochs * -(-at.rows // ppo.batch.minibatch)
     packing = Work(0.0, 2.0 * (FLOAT + format_bytes(compute)) * (size.linear + size.head))
     work = [

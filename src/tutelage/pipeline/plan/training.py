@@ -110,7 +110,7 @@ def model_bytes(
         parameters=total,
         weights=trained.stored,
         gradients=FLOAT * trained.weights,
-        optimiser=OPTIMIZER_STATE[getattr(optimizer, "algorithm", "adamw")] * trained.weights,
+        optimiser=OPTIMIZER_STATE[optimizer.algorithm] * trained.weights,
     )
 
 
@@ -180,11 +180,9 @@ def _language_model(
     compute = config.precision.compute
     cut = MicroBatches.of(batch, rows, length)
     model = model_bytes("policy", size, size.parameters, trained, config.optimizer)
-    head_tokens = getattr(batch, "head_tokens", cut.tokens)
+    head_tokens = batch.head_tokens
     logits = reading_logits(size, cut.tokens, head_tokens, _IMITATION_COPIES)
-    run = Pass(
-        size, cut.tokens, compute, checkpointing=getattr(batch, "gradient_checkpointing", False)
-    )
+    run = Pass(size, cut.tokens, compute, checkpointing=batch.gradient_checkpointing)
     held_out = _HELD_OUT_ROWS * length
     evaluation = {
         "activations": passing_activations(size, held_out),
@@ -223,7 +221,7 @@ def plan_reward(
     trained = trained_part(size, total, getattr(config, "lora", None), compute)
     last = config.phases[-1]
     model = model_bytes("reward model", size, total, trained, last.optimizer)
-    checkpointing = getattr(config.batch, "gradient_checkpointing", False)
+    checkpointing = config.batch.gradient_checkpointing
     run = Pass(size, cut.tokens, compute, checkpointing=checkpointing)
     update = update_phase((run,), model.gradients, 0, cut, device)
     # Which token may see which: made as booleans, then as numbers that attention adds.

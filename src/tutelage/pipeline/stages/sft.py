@@ -8,17 +8,18 @@ from transformers import PreTrainedTokenizerBase
 from tutelage.config import SFTStage
 from tutelage.data.chat import IGNORED, encode_demonstrations
 from tutelage.data.loaders import load_demonstrations
+from tutelage.models import recompute_activations
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import (
     Speed,
     compute_dtype,
     generator,
     load_policy,
+    new_learner,
     save_policy,
 )
 from tutelage.records import Demonstration
 from tutelage.trainers.batches import Shuffled
-from tutelage.trainers.learner import Learner
 from tutelage.trainers.optimizer import Optimizer
 from tutelage.trainers.sft import WeightedSequence, perplexity, sft
 
@@ -32,6 +33,8 @@ def run(config: SFTStage, context: StageContext) -> dict[str, float]:
         compute=compute_dtype(config.precision),
         head_tokens=config.batch.head_tokens,
     )
+    if config.batch.gradient_checkpointing:
+        recompute_activations(policy.model)
     paths = context.resolve_all(config.data, "sft.jsonl")
     demonstrations = [row for path in paths for row in load_demonstrations(path)][: config.limit]
     sequences = _encode(config, context, tokenizer, demonstrations)
@@ -39,9 +42,8 @@ def run(config: SFTStage, context: StageContext) -> dict[str, float]:
     held_out, training = sequences[:held_out_count], sequences[held_out_count:] or sequences
     steps = max(1, math.ceil(config.epochs * len(training) / config.batch.minibatch))
     source = generator(context)
-    learner = Learner(
-        {"sft": Optimizer(policy.model, config.optimizer, steps)}, config.batch, source
-    )
+    optimizer = Optimizer(policy.model, config.optimizer, steps)
+    learner = new_learner(context, {"sft": optimizer}, config.batch, source)
     pad = int(tokenizer.pad_token_id or 0)
     before, _ = perplexity(policy, held_out, pad=pad)
     speed = Speed()
@@ -57,6 +59,7 @@ def run(config: SFTStage, context: StageContext) -> dict[str, float]:
                 "sft/gradient_norm": step.metrics["sft/gradient_norm"],
                 "sft/learning_rate": step.metrics["sft/learning_rate"],
                 "sft/tokens": float(step.tokens),
+                "train/skipped": step.metrics["train/skipped"],
                 "throughput/tokens_per_second": speed.read(step.tokens),
             }
             context.metrics.log(step.index, metrics)
