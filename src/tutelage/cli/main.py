@@ -91,9 +91,9 @@ def build_app() -> App:
         suppress_keyboard_interrupt=False,
     )
     commands: dict[str, Callable[..., Any]] = {
-        "plan": plan,
         "run": run,
         "resume": resume,
+        "plan": plan,
         **{kind: stage_command(section) for kind, section in STAGE_COMMANDS.items()},
         "report": report,
         "validate": validate,

@@ -26,7 +26,7 @@ from tutelage.pipeline.graph import (
     stage_threads,
 )
 from tutelage.pipeline.interrupts import Interrupts
-from tutelage.pipeline.plan.check import check_memory, to_be_run
+from tutelage.pipeline.plan.check import check_memory, check_memory_of_stage, to_be_run
 from tutelage.pipeline.references import References
 from tutelage.pipeline.registry import STAGES, Registry
 from tutelage.tracking.lock import RunLock
@@ -141,8 +141,7 @@ def run_stage(
     hidden = output.with_name(f".{output.name}.partial")
     logs, errors = (output.with_name(f"{output.name}.{name}") for name in ("logs", "errors"))
     place = Workplace(hidden, logs, errors, references, console, registry)
-    alone = Recipe(name=stage.kind, memory_check="warn", stages={stage.kind: stage})
-    check_memory(alone, references, [stage.kind], console, registry)
+    check_memory_of_stage(stage, references, console, registry)
     with RunLock(hidden), Interrupts() as interrupts:
         try:
             Executor(place, 1, interrupts).run([Job(stage.kind, stage, seed, available_cores())])

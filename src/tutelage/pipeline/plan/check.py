@@ -15,7 +15,7 @@ from rich.console import Console
 from tutelage.config import Recipe, Stage
 from tutelage.errors import ConfigError, TutelageError
 from tutelage.pipeline.plan.devices import present_device
-from tutelage.pipeline.plan.recipe import MODEL_KINDS
+from tutelage.pipeline.plan.recipe import ALONE, MODEL_KINDS
 from tutelage.pipeline.plan.table import Verdict, refusal
 from tutelage.pipeline.plan.verdict import judge
 from tutelage.pipeline.references import References
@@ -23,7 +23,7 @@ from tutelage.pipeline.registry import STAGES, Registry
 from tutelage.pipeline.worker import start_server, without_main
 from tutelage.tracking.manifest import MANIFEST, load_manifest
 
-__all__ = ["check_memory", "to_be_run"]
+__all__ = ["check_memory", "check_memory_of_stage", "to_be_run"]
 
 
 def to_be_run(
@@ -82,9 +82,24 @@ def check_memory(
     if isinstance(verdict, str):
         _say(console, f"memory was not checked: {verdict}")
     elif not verdict.fits and recipe.memory_check == "refuse":
-        raise ConfigError(refusal(verdict))
+        raise ConfigError(
+            f"{refusal(verdict)}\ntutelage plan shows how this was counted; --memory-check warn "
+            "runs it all the same"
+        )
     elif not verdict.fits:
         _say(console, f"warning: {refusal(verdict)}")
+
+
+def check_memory_of_stage(
+    stage: Stage, references: References, console: Console, registry: Registry = STAGES
+) -> None:
+    """Warns of a stage that is run by itself and cannot fit.
+
+    It has no recipe in which to say that it is to be run all the same.
+    """
+    # Not validated: what its references name are files, which may be called like the stage.
+    recipe = Recipe.model_construct(name=stage.kind, memory_check="warn", stages={ALONE: stage})
+    check_memory(recipe, references, [ALONE], console, registry)
 
 
 def _say(console: Console, text: str) -> None:

@@ -14,6 +14,7 @@ from tutelage.pipeline.plan.parts import Work
 
 __all__ = [
     "NAMED",
+    "REACHED",
     "Device",
     "Rates",
     "available_memory",

@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from tutelage.config import Recipe, Section
-from tutelage.pipeline.plan.recipe import RecipePlan
+from tutelage.pipeline.plan.recipe import ALONE, RecipePlan
 
-__all__ = ["Knob", "helpful_knobs"]
+__all__ = ["Advice", "Knob", "advise"]
 
 _WORTH_SAYING = 0.02
 """Share of the peak below which a saving is not mentioned."""
@@ -32,10 +32,20 @@ class Knob:
     saved: int
 
 
-def helpful_knobs(
+@dataclass(frozen=True)
+class Advice:
+    """What to change."""
+
+    knobs: tuple[Knob, ...] = ()
+    """The one that saves the most first."""
+    peak: int = 0
+    """Highest bytes of the run with all of these changes; 0 where there are none."""
+
+
+def advise(
     recipe: Recipe, plan: RecipePlan, limit: int, plan_again: Callable[[Recipe], RecipePlan]
-) -> list[Knob]:
-    """The knobs that lower the peak, the one that saves the most first.
+) -> Advice:
+    """The knobs that lower the peak.
 
     Args:
         recipe: as it is.
@@ -43,19 +53,22 @@ def helpful_knobs(
         limit: bytes it should fit in; of several values of a key, the first that does is taken.
         plan_again: plans a changed recipe.
     """
-    found = []
+    found, everything = [], recipe
     for path, values in _candidates(recipe, plan):
         tried = None
         for value in values:
-            changed = _changed(recipe, path, value)
-            if changed is None:
+            if (changed := _changed(recipe, path, value)) is None:
                 continue
             tried = Knob(_option(path, value), peak := plan_again(changed).peak, plan.peak - peak)
             if peak <= limit:
                 break
         if tried is not None and tried.saved > _WORTH_SAYING * plan.peak:
             found.append(tried)
-    return sorted(found, key=lambda knob: -knob.saved)
+            everything = _changed(everything, path, value) or everything
+    if not found:
+        return Advice()
+    knobs = sorted(found, key=lambda knob: -knob.saved)
+    return Advice(tuple(knobs), plan_again(everything).peak)
 
 
 def _candidates(recipe: Recipe, plan: RecipePlan) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
@@ -105,20 +118,25 @@ def _changed(recipe: Recipe, path: tuple[str, ...], value: Any) -> Recipe | None
         return None
     if _value(recipe, path) == value or (path[-1] == "lora" and _value(recipe, path) is not None):
         return None
-    given = recipe.model_dump()
+    if path[0] != "stages":
+        return recipe.model_copy(update={path[0]: value})
+    name, stage = path[1], recipe.stages[path[1]]
+    given = stage.model_dump()
     place = given
-    for key in path[:-1]:
+    for key in path[2:-1]:
         place = place[key]
     place[path[-1]] = value
     try:
-        return Recipe.model_validate(given)
+        changed = type(stage).model_validate(given)
     except ValidationError:
         return None
+    return recipe.model_copy(update={"stages": {**recipe.stages, name: changed}})
 
 
 def _option(path: tuple[str, ...], value: Any) -> str:
-    keys = path[1:] if path[0] == "stages" else path
+    if path[0] == "stages":
+        path = path[2:] if path[1] == ALONE else path[1:]
     if isinstance(value, dict):
-        return " ".join(_option((*path, key), item) for key, item in value.items())
+        return " ".join(f"--{'.'.join((*path, key))} {item}" for key, item in value.items())
     shown = str(value).lower() if isinstance(value, bool) else value
-    return f"--{'.'.join(keys)} {shown}"
+    return f"--{'.'.join(path)} {shown}"

@@ -68,7 +68,7 @@ def kept_activations(run: Pass) -> int:
     size, number = run.size, format_bytes(run.compute)
     blocks = size.layers if run.blocks is None else run.blocks
     one_block = run.tokens * _block_bytes(size, run.compute)
-    final_norm = 3 * size.hidden * FLOAT * run.tokens
+    final_norm = 2 * size.hidden * FLOAT * run.tokens
     # Autocast's copies of the weights live as long as the activations.
     copies = 0 if number == FLOAT else number * size.linear * blocks // max(1, size.layers)
     if run.checkpointing:
@@ -80,9 +80,11 @@ def kept_activations(run: Pass) -> int:
 def _block_bytes(size: ModelSize, compute: str) -> int:
     """Of one token in one block."""
     heads = 2 * size.queries + 2 * size.keys
+    narrow = format_bytes(compute) < FLOAT
     if size.normed_heads:
-        heads += 2 * size.queries + 2 * size.keys
-    if format_bytes(compute) == FLOAT:
+        # What a norm reads it keeps in float32.
+        heads += (3 if narrow else 2) * (size.queries + size.keys)
+    if not narrow:
         return FLOAT * (6 * size.hidden + heads + 4 * size.mlp)
     # The stream and what is normed stay float32; each of five products casts its own input.
     return 4 * FLOAT * size.hidden + 2 * (5 * size.hidden + heads + 4 * size.mlp)

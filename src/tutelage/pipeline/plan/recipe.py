@@ -25,6 +25,7 @@ from tutelage.pipeline.plan.training import plan_pretrain, plan_reward, plan_sft
 from tutelage.pipeline.references import MODEL, References
 
 __all__ = [
+    "ALONE",
     "MODEL_KINDS",
     "RecipePlan",
     "model_sizes",
@@ -36,6 +37,9 @@ __all__ = [
 
 MODEL_KINDS = frozenset({"pretrain", "sft", "sample", "reward", "train", "evaluate"})
 """Kinds of stages that load a model."""
+
+ALONE = "this stage"
+"""Name of a stage that is run by itself: no reference can be taken for it."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A plan for people, as tables, and for machines, as JSON."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich import box
@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tutelage.pipeline.plan.devices import REACHED, Device, seconds
-from tutelage.pipeline.plan.knobs import Knob
+from tutelage.pipeline.plan.knobs import Advice
 from tutelage.pipeline.plan.parts import StagePlan
-from tutelage.pipeline.plan.recipe import RecipePlan
+from tutelage.pipeline.plan.recipe import ALONE, RecipePlan
 from tutelage.tracking.format import duration
 
 __all__ = ["Verdict", "amount", "plan_json", "plan_tables", "refusal"]
@@ -30,7 +30,7 @@ class Verdict:
     device: Device
     shares: dict[str, float]
     """Share of the device's threads that each stage has."""
-    knobs: tuple[Knob, ...] = ()
+    advice: Advice = field(default_factory=Advice)
     gpus: int = 1
 
     @property
@@ -154,25 +154,27 @@ def _summary(verdict: Verdict) -> Iterator[str]:
 def _advice(verdict: Verdict) -> Iterator[str]:
     if verdict.fits:
         return
-    if not verdict.knobs:
+    knobs, limit = verdict.advice.knobs, verdict.device.memory
+    if not knobs:
         yield "No key of the recipe saves a noteworthy part of it: take a smaller model."
         return
     yield "What would save memory, each by itself:"
-    width = max(len(knob.option) for knob in verdict.knobs)
-    for knob in verdict.knobs:
-        fits = ", fits" if knob.peak <= verdict.device.memory else ""
+    width = max(len(knob.option) for knob in knobs)
+    for knob in knobs:
+        fits = ", fits" if knob.peak <= limit else ""
         yield f"  {knob.option:<{width}}  saves {amount(knob.saved)}: {amount(knob.peak)}{fits}"
+    if len(knobs) > 1:
+        enough = "fits" if verdict.advice.peak <= limit else "still too much: take a smaller model"
+        yield f"All of them together: {amount(verdict.advice.peak)}, {enough}."
 
 
 def refusal(verdict: Verdict) -> str:
-    """Why a run is not begun, and what to change."""
-    plan = verdict.plan
-    together = " and ".join(plan.together)
-    advice = "\n".join(_advice(verdict))
+    """Why a run is not begun, or should not be, and what to change."""
+    plan, device = verdict.plan, verdict.device
+    where = "" if plan.together == (ALONE,) else f" (stage {' and '.join(plan.together)})"
     return (
-        f"{verdict.recipe} needs {amount(plan.peak)} at its peak (stage {together}), "
-        f"{amount(verdict.device.memory)} are available on {verdict.device.name}.\n{advice}\n"
-        "tutelage plan shows how this was counted; --memory-check warn runs it all the same"
+        f"{verdict.recipe} needs {amount(plan.peak)} at its peak{where}, {amount(device.memory)} "
+        f"are available on {device.name}.\n" + "\n".join(_advice(verdict))
     )
 
 
@@ -187,7 +189,8 @@ def plan_json(verdict: Verdict) -> dict[str, Any]:
         "together": list(plan.together),
         "assumed_share_of_rates": REACHED,
         "stages": [_stage_json(stage, verdict) for stage in plan.stages],
-        "knobs": [asdict(knob) for knob in verdict.knobs],
+        "knobs": [asdict(knob) for knob in verdict.advice.knobs],
+        "peak_with_all_knobs": verdict.advice.peak or None,
     }
 
 

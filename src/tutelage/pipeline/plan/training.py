@@ -27,6 +27,7 @@ from tutelage.pipeline.plan.work import optimizer_work, training_work
 __all__ = [
     "MicroBatches",
     "Trained",
+    "model_bytes",
     "plan_pretrain",
     "plan_reward",
     "plan_sft",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from tutelage.config import Recipe
 from tutelage.pipeline.graph import available_cores, stage_threads
 from tutelage.pipeline.plan.devices import Device
-from tutelage.pipeline.plan.knobs import helpful_knobs
+from tutelage.pipeline.plan.knobs import Advice, advise
 from tutelage.pipeline.plan.recipe import RecipePlan, model_sizes, per_device, plan_recipe
 from tutelage.pipeline.plan.table import Verdict
 from tutelage.pipeline.references import References
@@ -53,7 +53,7 @@ def judge(
         plan=found,
         device=device,
         shares=_shares(recipe, names) if device.kind == "cpu" else {},
-        knobs=() if fits else tuple(helpful_knobs(recipe, found, device.memory, plan)),
+        advice=Advice() if fits else advise(recipe, found, device.memory, plan),
         gpus=gpus,
     )
 

@@ -13,7 +13,7 @@ from tutelage.pipeline.plan.memory import FLOAT, format_bytes, key_value_cache
 from tutelage.pipeline.plan.parts import Work
 from tutelage.pipeline.plan.sizes import ModelSize
 
-__all__ = ["decoding_work", "optimizer_work", "scoring_work", "training_work"]
+__all__ = ["decoding_work", "forward_flops", "optimizer_work", "scoring_work", "training_work"]
 
 
 def forward_flops(size: ModelSize, rows: int, length: int, answers: int) -> float:
