@@ -71,7 +71,7 @@ def data(tmp_path_factory) -> Path:
     # <|user|> text <eos> <|assistant|> text <eos>
     asked = [turn("user", WORDS[i : i + PROMPT - 3]) for i in range(ROWS)]
     told = [WORDS[i : i + ANSWER - 1] for i in range(ROWS)]
-    long = [WORDS[i : i + LENGTH - 5] for i in range(ROWS)]
+    long = [f"{i}{WORDS[: LENGTH - 6]}" for i in range(ROWS)]
     files = {
         "told": [
             {"id": str(i), "messages": [asked[i], turn("assistant", told[i])]} for i in range(ROWS)
