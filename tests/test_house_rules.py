@@ -203,6 +203,8 @@ def test_recipe_loads(path):
         r"weights_only\s*=\s*False",
         r"type: ignore(?!\[)",
         r"^\s*except\s*:",
+        # A clock that a person or a server can set must not measure durations.
+        r"\btime\.time(_ns)?\(|from time import .*\btime\b",
     ],
 )
 def test_source_does_not_say(statement):
@@ -213,6 +215,14 @@ def test_source_does_not_say(statement):
         if re.search(statement, line)
     ]
     assert not found
+
+
+def test_the_calendar_only_dates_what_is_written_down():
+    """Durations come from clocks that never jump; the time of day is for people to read."""
+    users = {
+        relative(path) for path in MODULES if re.search(r"datetime\.(now|utcnow)", path.read_text())
+    }
+    assert users == {"src/tutelage/tracking/lock.py", "src/tutelage/tracking/stage.py"}
 
 
 def test_data_records_and_judges_import_without_torch():
