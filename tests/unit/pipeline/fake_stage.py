@@ -53,6 +53,11 @@ def _log(context):
     context.metrics.log(1, {"sft/loss": 0.5})
 
 
+def _log_often(context):
+    for step in range(5):
+        context.metrics.log(step, {"sft/loss": 0.5})
+
+
 def _print(context):
     print("printed by a library")
     warnings.warn("warned by a library", stacklevel=1)
@@ -199,6 +204,7 @@ _FAILURES = {
 
 _ACTIONS = {
     "log": _log,
+    "log_often": _log_often,
     "print": _print,
     "wait": _meet,
     "slow": _slow,

@@ -5,7 +5,6 @@ import time
 
 import pytest
 
-from tutelage.config import TrackersConfig
 from tutelage.errors import StallError
 from tutelage.pipeline import run_recipe
 from tutelage.pipeline.watchdog import Watchdog
@@ -80,10 +79,7 @@ def run(tmp_path, registry):
 
 
 def impatient(recipe, seconds):
-    """Without TensorBoard, whose import alone takes seconds where nothing has imported torch."""
-    return recipe.model_copy(
-        update={"stall_timeout": seconds, "trackers": TrackersConfig(tensorboard=False)}
-    )
+    return recipe.model_copy(update={"stall_timeout": seconds})
 
 
 def test_silent_stage_is_shown_named_and_stopped(run, recipe, tmp_path):
