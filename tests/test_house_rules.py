@@ -261,6 +261,20 @@ def test_named_files_exist(page):
     assert not [name for name in named if not (ROOT / name).exists()]
 
 
+def test_reliability_page_names_tests_that_exist():
+    page = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "---" not in line]
+    named = [re.search(r"`(test_\w+)` \|$", row) for row in rows if not row.endswith("Test |")]
+    assert len(named) > 25
+    assert all(named), "each row ends with its test"
+    tests = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
+    }
+    assert not [found[1] for found in named if found and found[1] not in tests]
+
+
 def shell_lines(page: Path) -> list[str]:
     blocks = re.findall(r"```(?:bash|sh|console)\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
     joined = "\n".join(blocks).replace("\\\n", " ")

@@ -86,7 +86,7 @@ class Workplace:
     console: Console
     registry: Registry = STAGES
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    stall_timeout: float = 0.0
+    stall_timeout: float = 1800.0
     """Seconds without any report after which a stage is stopped; 0 waits for ever."""
     trackers: Trackers = field(default_factory=Trackers)
 
@@ -338,8 +338,8 @@ def _failure(child: _Running) -> TutelageError:
     if code == -9:
         return TutelageError(
             f"stage {child.name} was killed (SIGKILL), most often because memory ran out: "
-            "run fewer stages side by side (--parallel 1) or make its batches smaller; run again, "
-            "it goes on from its newest checkpoint"
+            "run fewer stages side by side (--parallel 1) or lower its batch.microbatch_tokens; "
+            "run again, it goes on from its newest checkpoint"
         )
     ended = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
     return TutelageError(
