@@ -1,5 +1,6 @@
 """Recipes and their settings: frozen, validated, free of torch."""
 
+from tutelage.config.adapters import LoRAConfig
 from tutelage.config.base import Section
 from tutelage.config.load import build_section, load_recipe, load_section
 from tutelage.config.ppo import KLConfig, PPOConfig, SamplingConfig, TruncationConfig
@@ -33,6 +34,7 @@ __all__ = [
     "KLConfig",
     "LabelStage",
     "LengthPenaltyConfig",
+    "LoRAConfig",
     "ModelShape",
     "OpeningsStage",
     "OptimizerConfig",

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from tutelage.config.adapters import LoRAConfig
 from tutelage.config.base import Section
 from tutelage.config.ppo import PPOConfig, SamplingConfig
 from tutelage.config.training import BatchConfig, OptimizerConfig, PrecisionConfig, Share
@@ -142,6 +143,8 @@ class SFTStage(_Stage):
     """Tokens of a conversation; longer ones are left out and counted."""
     batch: BatchConfig = BatchConfig()
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-5, warmup=0.03, floor=0.3)
+    lora: LoRAConfig | None = None
+    """Train adapters and leave the model's own weights as they are; unset trains all weights."""
     precision: PrecisionConfig = PrecisionConfig()
 
     def references(self) -> Iterator[str]:
@@ -282,6 +285,8 @@ class RewardStage(_Stage):
     max_length: PositiveInt = 512
     """Tokens of prompt and answer; longer texts cannot be scored and are counted."""
     batch: BatchConfig = BatchConfig()
+    lora: LoRAConfig | None = None
+    """Train adapters and the score head, and leave the backbone's own weights as they are."""
     precision: PrecisionConfig = PrecisionConfig()
 
     def references(self) -> Iterator[str]:
@@ -340,6 +345,9 @@ class TrainStage(_Stage):
     critic: Literal["reward", "policy"] = "policy"
     """What the critic starts from: the reward model, or the policy with a zero head."""
     ppo: PPOConfig = PPOConfig()
+    lora: LoRAConfig | None = None
+    """Train adapters of the policy. Its own weights, the adapters switched off, are then the
+    reference: no copy is held."""
     probes: Reference | None = None
     """Prompts answered every `probe_every` rounds; the evaluation judges them afterwards."""
     probe_every: PositiveInt = 10

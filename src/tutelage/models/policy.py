@@ -1,6 +1,7 @@
 """The policy pi(token | prompt and tokens so far), as the loss functions see it."""
 
 import copy
+from contextlib import nullcontext
 from typing import Self
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tutelage.experience import Experience, TokenBatch
-from tutelage.models.causal import Backbone, autocast, position_ids, scatter
+from tutelage.models.causal import Backbone, Within, autocast, position_ids, scatter
 from tutelage.models.load import freeze
 
 __all__ = ["Policy"]
@@ -28,18 +29,25 @@ class Policy:
         *,
         temperature: float = 1.0,
         compute: torch.dtype = torch.float32,
+        within: Within = nullcontext,
     ) -> None:
-        """Wraps a model without copying it."""
+        """Wraps a model without copying it; for `within` see `Backbone`."""
         self.model = model
         self.temperature = temperature
-        self.backbone = Backbone(model, compute)
+        self.backbone = Backbone(model, compute, within)
         self._head_is_linear = self._head_gives_the_logits()
 
     def frozen_copy(self) -> Self:
-        """The reference: the same weights in storage of their own, without gradients."""
-        model = copy.deepcopy(self.model)
+        """The reference: the same weights in storage of their own, without gradients.
+
+        Weights that are frozen already are shared.
+        """
+        shared = {id(w): w for w in self.model.parameters() if not w.requires_grad}
+        model, within = copy.deepcopy((self.model, self.backbone.within), shared)
         freeze(model)
-        return type(self)(model, temperature=self.temperature, compute=self.backbone.compute)
+        return type(self)(
+            model, temperature=self.temperature, compute=self.backbone.compute, within=within
+        )
 
     @torch.no_grad()
     def _head_gives_the_logits(self) -> bool:
@@ -66,7 +74,7 @@ class Policy:
             with autocast(hidden.device, self.backbone.compute):
                 logits = self.model.get_output_embeddings()(hidden)
         else:
-            with autocast(mask.device, self.backbone.compute):
+            with self.backbone.within(), autocast(mask.device, self.backbone.compute):
                 logits = self.model(
                     input_ids=experience.tokens,
                     attention_mask=experience.attention_mask,
