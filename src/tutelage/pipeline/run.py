@@ -17,6 +17,7 @@ from tutelage.config import Recipe, Stage
 from tutelage.errors import ConfigError
 from tutelage.pipeline.checkpoints import has_checkpoints
 from tutelage.pipeline.executor import Executor, Job, Workplace
+from tutelage.pipeline.extras import require_extras
 from tutelage.pipeline.fingerprint import describe_stage, difference, stage_seed
 from tutelage.pipeline.finish import finish_run, open_console, write_recipe
 from tutelage.pipeline.graph import (
@@ -73,6 +74,7 @@ def run_recipe(
 
     Raises:
         ConfigError: an input is not given, or a name is no stage.
+        MissingExtraError: a stage needs a package that is not installed.
         DataError: a file that is read does not exist, or a stage refused its data.
         CheckpointError: another run uses the folder, a finished stage is damaged, or the
             disk is full.
@@ -82,6 +84,7 @@ def run_recipe(
     started = time.monotonic()
     check_stage_names(recipe, only or (), "--only")
     check_stage_names(recipe, force, "--force")
+    require_extras(recipe.stages[name] for name in needed_stages(recipe, only or recipe.stages))
     references = _references(recipe, run_folder)
     console = open_console(quiet=not display)
     place = Workplace(
@@ -127,6 +130,7 @@ def run_stage(
         ConfigError: `output` holds something else.
         TutelageError: as `run_recipe`.
     """
+    require_extras([stage])
     seed, references = stage_seed(stage, stage.kind, 0), References()
     console = open_console(quiet=not display)
     if _is_finished(stage, seed, output):

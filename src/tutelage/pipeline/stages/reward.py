@@ -15,9 +15,16 @@ from tutelage.data.jsonl import read_jsonl
 from tutelage.data.loaders import load_preferences
 from tutelage.errors import DataError
 from tutelage.evaluation.reward_quality import RewardQuality, length_relation, quality
-from tutelage.models import RewardModel
+from tutelage.models import Adapter, RewardModel, WholeModel
 from tutelage.pipeline.context import StageContext
-from tutelage.pipeline.stages.preparation import Speed, compute_dtype, device, generator
+from tutelage.pipeline.stages.preparation import (
+    Speed,
+    compute_dtype,
+    device,
+    generator,
+    quantised,
+    trained_part,
+)
 from tutelage.records import Preference, Prompt
 from tutelage.trainers.learner import Learner, Optimizer
 from tutelage.trainers.reward import (
@@ -33,12 +40,15 @@ __all__ = ["run"]
 
 def run(config: RewardStage, context: StageContext) -> dict[str, float]:
     """Trains, measures on held-out prompts, normalises the scores and saves."""
+    compute = compute_dtype(config.precision)
     model = RewardModel.load(
         context.resolve(config.model, "model"),
         max_length=config.max_length,
-        compute=compute_dtype(config.precision),
+        compute=compute,
+        quantised=quantised(config.lora, compute),
     )
     model.to(device())
+    part = trained_part(config.lora, model.model, compute)
     phases = [_load_phase(phase, context) for phase in config.phases]
     training, held_out = _split(phases, config.held_out, context.seed)
     encoded = [_encode(model, rows, context) for rows in training]
@@ -48,10 +58,12 @@ def run(config: RewardStage, context: StageContext) -> dict[str, float]:
     )
     done = 0
     for phase, rows in zip(config.phases, encoded, strict=True):
-        done = _train_phase(config, phase, model, rows, context, done, total)
+        done = _train_phase(config, phase, model, part, rows, context, done, total)
+    model = model.with_model(part.merged())
     measured = _measure(model, held_out, context)
     _calibrate(config, model, measured, context)
     model.save(context.folder / "model")
+    part.save(context.folder / "adapter", config.model)
     report = measured.to_json()
     (context.folder / "reward.json").write_text(json.dumps(report, indent=2) + "\n")
     return {
@@ -114,6 +126,7 @@ def _train_phase(
     config: RewardStage,
     phase: RewardPhase,
     model: RewardModel,
+    part: Adapter | WholeModel,
     groups: Sequence[ComparedAnswers],
     context: StageContext,
     done: int,
@@ -125,11 +138,11 @@ def _train_phase(
         return done + steps
     source = generator(context)
     learner = Learner(
-        {"reward_model": Optimizer(model, phase.optimizer, steps)}, config.batch, source
+        {"reward_model": Optimizer(part.weights, phase.optimizer, steps)}, config.batch, source
     )
     batches = Minibatches(groups, config.batch.minibatch, steps, source)
     speed = Speed()
-    with context.checkpoints.track(model=model, learner=learner, batches=batches) as checkpoints:
+    with context.checkpoints.track(model=part, learner=learner, batches=batches) as checkpoints:
         for step in train_reward(
             model,
             learner,

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from tutelage.config import SFTStage
 from tutelage.data.chat import IGNORED, encode_demonstrations
 from tutelage.data.loaders import load_demonstrations
+from tutelage.models import Policy
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import (
     Speed,
@@ -15,6 +16,7 @@ from tutelage.pipeline.stages.preparation import (
     generator,
     load_policy,
     save_policy,
+    trained_part,
 )
 from tutelage.records import Demonstration
 from tutelage.trainers.batches import Shuffled
@@ -26,9 +28,11 @@ __all__ = ["run"]
 
 def run(config: SFTStage, context: StageContext) -> dict[str, float]:
     """Fine-tunes and saves the model."""
+    compute = compute_dtype(config.precision)
     policy, tokenizer = load_policy(
-        context.resolve(config.model, "model"), compute=compute_dtype(config.precision)
+        context.resolve(config.model, "model"), compute=compute, lora=config.lora
     )
+    part = trained_part(config.lora, policy.model, compute)
     paths = context.resolve_all(config.data, "sft.jsonl")
     demonstrations = [row for path in paths for row in load_demonstrations(path)][: config.limit]
     sequences = _encode(config, context, tokenizer, demonstrations)
@@ -37,15 +41,13 @@ def run(config: SFTStage, context: StageContext) -> dict[str, float]:
     steps = max(1, math.ceil(config.epochs * len(training) / config.batch.minibatch))
     source = generator(context)
     learner = Learner(
-        {"sft": Optimizer(policy.model, config.optimizer, steps)}, config.batch, source
+        {"sft": Optimizer(part.weights, config.optimizer, steps)}, config.batch, source
     )
     pad = int(tokenizer.pad_token_id or 0)
     before, _ = perplexity(policy, held_out, pad=pad)
     speed = Speed()
     batches = Shuffled(training, config.batch.minibatch, steps, source)
-    with context.checkpoints.track(
-        model=policy.model, learner=learner, batches=batches
-    ) as checkpoints:
+    with context.checkpoints.track(model=part, learner=learner, batches=batches) as checkpoints:
         for step in sft(policy, learner, batches, pad=pad, start=batches.taken):
             metrics = {
                 "sft/loss": step.metrics["loss"],
@@ -59,14 +61,19 @@ def run(config: SFTStage, context: StageContext) -> dict[str, float]:
             context.metrics.log(step.index, metrics)
             context.progress.step(step.index + 1, steps, metrics)
             checkpoints.boundary(step.index + 1)
-    after, accuracy = perplexity(policy, held_out, pad=pad)
+    tuned = Policy(part.merged(), compute=compute)
+    after, accuracy = perplexity(tuned, held_out, pad=pad)
     save_policy(
         context,
-        policy,
+        tuned.model,
         tokenizer,
         "A language model fine-tuned on demonstrations.",
-        {"SFT": f"{steps} steps on {len(training)} demonstrations from {config.model}"},
+        {
+            "SFT": f"{steps} steps on {len(training)} demonstrations from {config.model}",
+            **part.card,
+        },
     )
+    part.save(context.folder / "adapter", config.model)
     return {
         "demonstrations": float(len(training)),
         "held_out_loss_before": before,

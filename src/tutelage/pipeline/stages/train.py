@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from tutelage.algorithms import AdaptiveKL, FixedKL, KLCoefficient
@@ -28,6 +29,7 @@ from tutelage.pipeline.stages.preparation import (
     load_policy,
     sampling_of,
     save_policy,
+    trained_part,
 )
 from tutelage.records import EncodedPrompt
 from tutelage.rewards import LengthPenalty, ModelReward, Reward, Sum, load_function
@@ -47,11 +49,14 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
         context.resolve(config.model, "model"),
         temperature=config.ppo.sampling.temperature,
         compute=compute,
+        lora=config.lora,
     )
     reward_model = _reward_model(config, context, compute)
     reward, settings = _reward(config.reward, reward_model, config.ppo)
-    reference = policy.frozen_copy()
     critic = _critic(config, policy, tokenizer, reward_model, compute)
+    # After the critic, which may start from a copy of the model as it is.
+    part = trained_part(config.lora, policy.model, compute)
+    reference = part.reference(policy)
     source = generator(context, policy.model.device)
     engine = LocalEngine(policy, tokenizer, source, batch_size=settings.sampling.batch_size)
     prompts = encode(
@@ -62,12 +67,12 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
     )
     sampling = sampling_of(settings.sampling, tokenizer)
     probe = _Probe.of(config, context, tokenizer, policy, reference, sampling)
-    learner = _learner(settings, policy, critic, context)
+    learner = _learner(settings, part.weights, critic, context)
     batches = Shuffled(prompts, settings.prompts_per_step, settings.steps, generator(context))
     kl_coefficient = _kl_coefficient(settings.kl)
     recent: list[dict[str, float]] = []
     with context.checkpoints.track(
-        policy=policy.model,
+        policy=part,
         critic=critic,
         learner=learner,
         prompts=batches,
@@ -94,14 +99,16 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
         _consume(rounds, config, context, probe, recent)
     save_policy(
         context,
-        policy,
+        part.merged(),
         tokenizer,
         f"A language model trained by {config.algorithm.upper()} against a reward.",
         {
             config.algorithm.upper(): f"{settings.steps} rounds of {settings.rows_per_step} "
-            f"completions from {config.model}, KL coefficient {settings.kl.coefficient:g}"
+            f"completions from {config.model}, KL coefficient {settings.kl.coefficient:g}",
+            **part.card,
         },
     )
+    part.save(context.folder / "adapter", config.model)
     critic.save(context.folder / "critic")
     keys = ("reward/score", "reward/total", "kl/sequence", "response/length", "response/truncated")
     return {key: sum(row[key] for row in recent) / len(recent) for key in keys}
@@ -220,14 +227,14 @@ def _critic(
     return critic.to(policy.model.device)
 
 
-def _learner(config: PPOConfig, policy: Policy, critic: Critic, context: StageContext) -> Learner:
+def _learner(
+    config: PPOConfig, policy: nn.Module, critic: Critic, context: StageContext
+) -> Learner:
     updates = config.epochs * math.ceil(config.rows_per_step / config.batch.minibatch)
     rounds = config.steps
     return Learner(
         {
-            "policy": Optimizer(
-                policy.model, config.policy, (rounds - config.critic_warmup) * updates
-            ),
+            "policy": Optimizer(policy, config.policy, (rounds - config.critic_warmup) * updates),
             "value": Optimizer(critic, config.critic, rounds * updates),
         },
         config.batch,
