@@ -344,6 +344,10 @@ class TrainStage(_Stage):
     """Longer prompts are left out and counted."""
     critic: Literal["reward", "policy"] = "policy"
     """What the critic starts from: the reward model, or the policy with a zero head."""
+    critic_trunk: Literal["own", "shared", "adapter"] = "own"
+    """What the critic's head stands on. own: a copy of what it starts from. shared: the policy's
+    trunk, which then learns from both losses; one pass serves both, and half the memory. adapter:
+    the policy's model with an adapter of the critic's own, which needs `lora`."""
     ppo: PPOConfig = PPOConfig()
     lora: LoRAConfig | None = None
     """Train adapters of the policy. Its own weights, the adapters switched off, are then the
@@ -364,6 +368,29 @@ class TrainStage(_Stage):
         yield self.prompts
         if self.probes is not None:
             yield self.probes
+
+    @model_validator(mode="after")
+    def _trunk_is_the_policys(self) -> Self:
+        if self.critic_trunk == "adapter" and self.lora is None:
+            raise ValueError(
+                "critic_trunk is 'adapter', a critic with adapters of its own on the policy's "
+                "trunk, which needs a policy with adapters: set lora, or critic_trunk to 'shared' "
+                "or 'own'"
+            )
+        if self.critic_trunk != "own" and self.critic == "reward":
+            raise ValueError(
+                f"critic_trunk is {self.critic_trunk!r} and critic is 'reward', but the policy's "
+                "trunk is not the reward model's, whose head would read states that it does not "
+                "know: set critic to 'policy' or critic_trunk to 'own'"
+            )
+        quantised = self.lora is not None and self.lora.quantise != "none"
+        if quantised and (self.critic_trunk, self.critic) == ("own", "policy"):
+            raise ValueError(
+                "lora.quantise is '4bit' and the critic is to start from a copy of the policy, but "
+                "4-bit weights cannot be trained: set critic_trunk to 'adapter' or 'shared', or "
+                "critic to 'reward'"
+            )
+        return self
 
 
 class EvaluateStage(_Stage):

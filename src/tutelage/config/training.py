@@ -61,3 +61,6 @@ class BatchConfig(Section):
     """Rows per optimiser step."""
     microbatch_tokens: PositiveInt = 16384
     """Tokens, padding included, in one forward and backward pass."""
+    head_tokens: PositiveInt = 2048
+    """Response tokens whose logits over the vocabulary exist at a time. Smaller needs less memory
+    and reads the head once more in the backward pass. Reward models have no such head."""

@@ -1,7 +1,8 @@
 """Policy, critic and reward model over transformers' classes."""
 
+from tutelage.models.adapter_critic import AdapterCritic
 from tutelage.models.adapters import Adapter, WholeModel
-from tutelage.models.critic import Critic
+from tutelage.models.critic import Critic, SharedCritic
 from tutelage.models.load import (
     disable_dropout,
     forbid_low_precision_weights,
@@ -18,10 +19,12 @@ from tutelage.models.reward_model import RewardModel, RewardScale
 
 __all__ = [
     "Adapter",
+    "AdapterCritic",
     "Critic",
     "Policy",
     "RewardModel",
     "RewardScale",
+    "SharedCritic",
     "WholeModel",
     "disable_dropout",
     "forbid_low_precision_weights",

@@ -11,8 +11,8 @@ the first rests active.
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +28,7 @@ from tutelage.models.causal import base_model
 from tutelage.models.policy import Policy
 from tutelage.models.rounded import RoundedLinear, round_linear_layers
 
-__all__ = ["Adapter", "WholeModel", "effective_weight"]
+__all__ = ["Adapter", "WholeModel", "effective_weight", "repeated_alike"]
 
 
 class Adapter:
@@ -41,6 +41,7 @@ class Adapter:
         rank: int = 16,
         alpha: float = 32.0,
         targets: Sequence[str] | Literal["all-linear"] = "all-linear",
+        frozen_layers: int = 0,
         name: str = "policy",
         compute: torch.dtype = torch.float32,
     ) -> None:
@@ -52,6 +53,7 @@ class Adapter:
             rank: of the change to each matrix.
             alpha: scale of the change, times rank.
             targets: linear layers below the head, by the end of their names.
+            frozen_layers: lowest blocks that get no adapter.
             name: tells the adapters of one model apart.
             compute: autocast format of all that will use the model. For bfloat16 the frozen linear
                 layers are kept in bfloat16, which changes no result of autocast and takes half the
@@ -63,12 +65,15 @@ class Adapter:
         """
         peft = _peft()
         self.model, self.name = model, name
-        names = _targets(model, targets)
+        names = _targets(model, targets, frozen_layers)
         convolutions = any(isinstance(model.get_submodule(each), Conv1D) for each in names)
         self.config = peft.LoraConfig(
             r=rank, lora_alpha=alpha, target_modules=names, fan_in_fan_out=convolutions
         )
-        active = next((layer.active_adapters for _, layer in _lora_layers(model)), [name])
+        assert not any(
+            getattr(each, "gradient_checkpointing", False) for each in model.modules()
+        ), "adapters come first: see repeated_alike"
+        active = _active_list(model) or [name]
         peft.inject_adapter_in_model(self.config, model, adapter_name=name)
         # peft takes what it left there for a sign that someone else is at work on the model.
         del model.peft_config
@@ -101,45 +106,17 @@ class Adapter:
             found |= {f"{head}.{name}": weight for name, weight in module.named_parameters()}
         return found
 
-    @contextmanager
-    def on(self) -> Iterator[None]:
+    def on(self) -> AbstractContextManager[None]:
         """Within the block this adapter is active, and no other."""
-        with self._active_are([self.name]):
-            yield
+        return _become(self._active, [self.name])
 
-    @contextmanager
-    def off(self) -> Iterator[None]:
+    def off(self) -> AbstractContextManager[None]:
         """Within the block the model has its own weights alone."""
-        with self._active_are([]):
-            yield
-
-    @contextmanager
-    def _active_are(self, names: Sequence[str]) -> Iterator[None]:
-        before = self._active[:]
-        if before != list(names) and torch.is_grad_enabled() and self._is_recomputed:
-            raise ModelError(
-                f"adapter {self.name!r} is switched on for a forward pass that gradient "
-                "checkpointing repeats later, with the adapter that is active then: turn gradient "
-                "checkpointing off, or give the critic a model of its own"
-            )
-        self._active[:] = names
-        try:
-            yield
-        finally:
-            self._active[:] = before
-
-    @property
-    def _is_recomputed(self) -> bool:
-        return any(getattr(each, "gradient_checkpointing", False) for each in self.model.modules())
+        return _become(self._active, [])
 
     def reference(self, policy: Policy) -> Policy:
         """The policy without the adapter: the same weights in the same storage."""
-        return Policy(
-            policy.model,
-            temperature=policy.temperature,
-            compute=policy.backbone.compute,
-            within=self.off,
-        )
+        return policy.around(policy.model, self.off)
 
     @torch.no_grad()
     def merged(self) -> PreTrainedModel:
@@ -191,7 +168,7 @@ class Adapter:
         """A checksum of the frozen weights."""
         digest = hashlib.sha256()
         for name, weight in self.model.named_parameters():
-            if not weight.requires_grad:
+            if not weight.requires_grad and ".lora_" not in name:
                 plain = name.replace(".base_layer", "")
                 digest.update(f"{plain} {tuple(weight.shape)} {_bit_sum(weight)}\n".encode())
         return digest.hexdigest()
@@ -246,6 +223,22 @@ class WholeModel:
         self.model.load_state_dict(state)
 
 
+def repeated_alike(
+    model: PreTrainedModel,
+) -> Callable[[], tuple[AbstractContextManager[None], AbstractContextManager[None]]]:
+    """The `context_fn` of `torch.utils.checkpoint` for a model with or without adapters.
+
+    When the backward pass repeats a forward pass, another adapter may be active than at first.
+    """
+    active = _active_list(model)
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        again = nullcontext() if active is None else _become(active, active[:])
+        return nullcontext(), again
+
+    return contexts
+
+
 @torch.no_grad()
 def effective_weight(layer: nn.Module) -> Tensor:
     """The matrix that a linear layer multiplies by at the moment, active adapters included."""
@@ -256,6 +249,21 @@ def effective_weight(layer: nn.Module) -> Tensor:
         if name in layer.lora_A:  # type: ignore[operator]
             weight = weight + layer.get_delta_weight(name)  # type: ignore[operator]
     return weight
+
+
+def _active_list(model: nn.Module) -> list[str] | None:
+    """The list that all adapted layers of a model share; None where there are none."""
+    return next((layer.active_adapters for _, layer in _lora_layers(model)), None)
+
+
+@contextmanager
+def _become(active: list[str], names: Sequence[str]) -> Iterator[None]:
+    before = active[:]
+    active[:] = names
+    try:
+        yield
+    finally:
+        active[:] = before
 
 
 def _peft() -> Any:
@@ -285,10 +293,15 @@ def _linear_layers(model: nn.Module) -> list[tuple[str, Any]]:
     return found
 
 
-def _targets(model: PreTrainedModel, wanted: Sequence[str] | Literal["all-linear"]) -> list[str]:
+def _targets(
+    model: PreTrainedModel, wanted: Sequence[str] | Literal["all-linear"], frozen_layers: int
+) -> list[str]:
     """Names of the linear layers that get an adapter."""
-    below_head = set(base_model(model).modules())
-    linear = [name for name, layer in _linear_layers(model) if layer in below_head]
+    base: Any = base_model(model)
+    places = set(base.modules())
+    for block in base.layers[:frozen_layers] if frozen_layers else ():
+        places -= set(block.modules())
+    linear = [name for name, layer in _linear_layers(model) if layer in places]
     if wanted == "all-linear":
         return linear
     found = {each: [name for name in linear if f".{name}".endswith(f".{each}")] for each in wanted}
@@ -297,7 +310,7 @@ def _targets(model: PreTrainedModel, wanted: Sequence[str] | Literal["all-linear
             known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
             raise ModelError(
                 f"lora.targets names {each!r}, which is no linear layer below the head of "
-                f"{type(model).__name__}: it has {known}"
+                f"{type(model).__name__} that may get an adapter: it has {known}"
             )
     return [name for names in found.values() for name in names]
 

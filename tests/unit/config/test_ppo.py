@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from tutelage.config import PPOConfig
+from tutelage.config import PPOConfig, TrainStage
 
 WRONG = [
     ({"kl": {"estimator": "k3"}}, "only 'k1' is allowed in the reward"),
@@ -28,6 +28,47 @@ def test_refused_with_a_reason(settings, reason):
     with pytest.raises(ValidationError) as refusal:
         PPOConfig.model_validate(settings)
     assert reason in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("critic", "trunk", "reason"),
+    [
+        ("reward", "shared", "the policy's trunk is not the reward model's"),
+        ("policy", "adapter", "needs a policy with adapters: set lora"),
+        ("policy", "copied", "Input should be 'own', 'shared' or 'adapter'"),
+    ],
+)
+def test_critic_that_cannot_stand_on_that_trunk_is_refused(critic, trunk, reason):
+    with pytest.raises(ValidationError) as refusal:
+        TrainStage.model_validate(
+            {
+                "model": "lm",
+                "prompts": "prompts.jsonl",
+                "reward": {"model": "rm"},
+                "critic": critic,
+                "critic_trunk": trunk,
+            }
+        )
+    assert reason in str(refusal.value)
+
+
+def train_stage(**changes) -> TrainStage:
+    plain = {"model": "lm", "prompts": "prompts.jsonl", "reward": {"model": "rm"}}
+    return TrainStage.model_validate({**plain, **changes})
+
+
+def test_critic_in_the_policys_model_is_none_of_the_reward_models():
+    assert train_stage(critic_trunk="adapter", lora={}).lora.rank == 16
+    with pytest.raises(ValidationError, match="trunk is not the reward model's"):
+        train_stage(critic="reward", critic_trunk="adapter", lora={})
+
+
+def test_4_bit_policy_cannot_be_copied_into_a_critic():
+    four_bit = {"quantise": "4bit"}
+    with pytest.raises(ValidationError, match="4-bit weights cannot be trained: set critic_trunk"):
+        train_stage(lora=four_bit)
+    for others in ({"critic": "reward"}, {"critic_trunk": "adapter"}, {"critic_trunk": "shared"}):
+        train_stage(lora=four_bit, **others)
 
 
 def test_defaults_hold_together():

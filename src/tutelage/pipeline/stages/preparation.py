@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tutelage.config import LoRAConfig, PrecisionConfig, SamplingConfig
+from tutelage.config import BatchConfig, LoRAConfig, PrecisionConfig, SamplingConfig
 from tutelage.data.chat import encode_prompts, ensure_chat_template, stop_token_ids
 from tutelage.errors import ModelError
 from tutelage.generation import Sampling
@@ -27,6 +27,7 @@ from tutelage.tracking.card import ModelCard, write_model_card
 
 __all__ = [
     "Speed",
+    "add_adapter",
     "compute_dtype",
     "device",
     "encode",
@@ -64,6 +65,7 @@ def load_policy(
     *,
     temperature: float = 1.0,
     compute: torch.dtype = torch.float32,
+    head_tokens: int = BatchConfig().head_tokens,
     lora: LoRAConfig | None = None,
 ) -> tuple[Policy, PreTrainedTokenizerBase]:
     """A causal model as a policy, with its tokenizer; both fit for conversations.
@@ -87,16 +89,39 @@ def load_policy(
         raise ModelError(f"the tokenizer in {path} has neither a pad nor an eos token: set one")
     if model.device != device():
         model.to(device())  # type: ignore[arg-type]
-    return Policy(model, temperature=temperature, compute=compute), tokenizer
+    policy = Policy(model, temperature=temperature, compute=compute, head_tokens=head_tokens)
+    return policy, tokenizer
 
 
 def trained_part(
-    lora: LoRAConfig | None, model: PreTrainedModel, compute: torch.dtype
+    lora: LoRAConfig | None,
+    model: PreTrainedModel,
+    compute: torch.dtype,
+    frozen_layers: int = 0,
 ) -> Adapter | WholeModel:
     """What a stage trains: an adapter, put into the model, or all of its weights."""
     if lora is None:
         return WholeModel(model)
-    return Adapter(model, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, compute=compute)
+    return add_adapter(lora, model, compute, frozen_layers)
+
+
+def add_adapter(
+    lora: LoRAConfig,
+    model: PreTrainedModel,
+    compute: torch.dtype,
+    frozen_layers: int = 0,
+    name: str = "policy",
+) -> Adapter:
+    """An adapter as a recipe describes it, in the model from now on."""
+    return Adapter(
+        model,
+        rank=lora.rank,
+        alpha=lora.alpha,
+        targets=lora.targets,
+        frozen_layers=frozen_layers,
+        name=name,
+        compute=compute,
+    )
 
 
 def save_policy(

@@ -8,7 +8,6 @@ from transformers import PreTrainedTokenizerBase
 from tutelage.config import SFTStage
 from tutelage.data.chat import IGNORED, encode_demonstrations
 from tutelage.data.loaders import load_demonstrations
-from tutelage.models import Policy
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import (
     Speed,
@@ -30,7 +29,10 @@ def run(config: SFTStage, context: StageContext) -> dict[str, float]:
     """Fine-tunes and saves the model."""
     compute = compute_dtype(config.precision)
     policy, tokenizer = load_policy(
-        context.resolve(config.model, "model"), compute=compute, lora=config.lora
+        context.resolve(config.model, "model"),
+        compute=compute,
+        head_tokens=config.batch.head_tokens,
+        lora=config.lora,
     )
     part = trained_part(config.lora, policy.model, compute)
     paths = context.resolve_all(config.data, "sft.jsonl")
@@ -61,7 +63,7 @@ def run(config: SFTStage, context: StageContext) -> dict[str, float]:
             context.metrics.log(step.index, metrics)
             context.progress.step(step.index + 1, steps, metrics)
             checkpoints.boundary(step.index + 1)
-    tuned = Policy(part.merged(), compute=compute)
+    tuned = policy.around(part.merged())
     after, accuracy = perplexity(tuned, held_out, pad=pad)
     save_policy(
         context,

@@ -19,10 +19,20 @@ from tutelage.data.jsonl import write_jsonl
 from tutelage.data.loaders import load_prompts
 from tutelage.errors import ConfigError
 from tutelage.generation import LocalEngine, Sampling
-from tutelage.models import Critic, Policy, RewardModel, RewardScale
+from tutelage.models import (
+    Adapter,
+    AdapterCritic,
+    Critic,
+    Policy,
+    RewardModel,
+    RewardScale,
+    SharedCritic,
+    WholeModel,
+)
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import (
     Speed,
+    add_adapter,
     compute_dtype,
     encode,
     generator,
@@ -49,13 +59,12 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
         context.resolve(config.model, "model"),
         temperature=config.ppo.sampling.temperature,
         compute=compute,
+        head_tokens=config.ppo.batch.head_tokens,
         lora=config.lora,
     )
     reward_model = _reward_model(config, context, compute)
     reward, settings = _reward(config.reward, reward_model, config.ppo)
-    critic = _critic(config, policy, tokenizer, reward_model, compute)
-    # After the critic, which may start from a copy of the model as it is.
-    part = trained_part(config.lora, policy.model, compute)
+    part, critic = _trained(config, policy, tokenizer, reward_model)
     reference = part.reference(policy)
     source = generator(context, policy.model.device)
     engine = LocalEngine(policy, tokenizer, source, batch_size=settings.sampling.batch_size)
@@ -202,13 +211,35 @@ def _length_penalty(config: LengthPenaltyConfig, model: RewardModel | None) -> L
     )
 
 
-def _critic(
+def _trained(
+    config: TrainStage,
+    policy: Policy,
+    tokenizer: PreTrainedTokenizerBase,
+    reward_model: RewardModel | None,
+) -> tuple[Adapter | WholeModel, Critic]:
+    """What is trained of the policy, and the critic."""
+    compute, frozen_layers = policy.backbone.compute, config.ppo.frozen_layers
+    # First of all: it copies the model as it is, and trains all blocks.
+    own = _own_critic(config, policy, tokenizer, reward_model, compute)
+    policy.freeze_layers(frozen_layers)
+    part = trained_part(config.lora, policy.model, compute, frozen_layers)
+    if own is not None:
+        return part, own
+    if config.critic_trunk == "shared" or config.lora is None:
+        return part, SharedCritic(policy)
+    beside = add_adapter(config.lora, policy.model, compute, frozen_layers, name="value")
+    return part, AdapterCritic(policy, beside)
+
+
+def _own_critic(
     config: TrainStage,
     policy: Policy,
     tokenizer: PreTrainedTokenizerBase,
     reward_model: RewardModel | None,
     compute: torch.dtype,
-) -> Critic:
+) -> Critic | None:
+    if config.critic_trunk != "own":
+        return None
     if config.critic == "policy":
         critic = Critic.from_policy(policy.model, compute)
     elif reward_model is None:
