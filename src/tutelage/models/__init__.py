@@ -2,6 +2,7 @@
 
 from tutelage.models.adapter_critic import AdapterCritic
 from tutelage.models.adapters import Adapter, WholeModel
+from tutelage.models.checkpointing import recompute_activations, training_mode
 from tutelage.models.critic import Critic, SharedCritic
 from tutelage.models.load import (
     disable_dropout,
@@ -34,5 +35,7 @@ __all__ = [
     "load_sequence_classifier",
     "load_tokenizer",
     "new_llama",
+    "recompute_activations",
     "save_model",
+    "training_mode",
 ]

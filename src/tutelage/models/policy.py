@@ -121,7 +121,9 @@ class Policy:
         """
         mask = rows.response_mask
         if self.head_is_linear:
-            lower = rows.lower_states if isinstance(rows, Experience) else None
+            lower = None
+            if self.frozen_layers and isinstance(rows, Experience):
+                lower = rows.lower_states
             return self.backbone.before(rows.tokens, rows.attention_mask, mask, lower)
         with self.backbone.within(), autocast(mask.device, self.backbone.compute):
             logits: Tensor = self.model(

@@ -32,7 +32,7 @@ from tutelage.algorithms import (
 from tutelage.config import PPOConfig
 from tutelage.experience import Experience
 from tutelage.generation import Engine, Sampling
-from tutelage.models import Critic, Policy
+from tutelage.models import Critic, Policy, training_mode
 from tutelage.models.causal import scatter
 from tutelage.records import Completion, EncodedPrompt, Score
 from tutelage.rewards import Reward, require_scores
@@ -104,14 +104,15 @@ def ppo(
         loss = _Loss(policy, reference, critic, experience, config)
         check = agreement_guard(experience, config.precision.compute)
         warming_up = index < config.critic_warmup
-        metrics = learner.fit(
-            loss,
-            experience,
-            plan,
-            train=["value"] if warming_up else None,
-            stop=lambda seen: _moved_too_far(seen, config.target_kl),
-            observe=check,
-        )
+        with training_mode(policy.model, critic):
+            metrics = learner.fit(
+                loss,
+                experience,
+                plan,
+                train=["value"] if warming_up else None,
+                stop=lambda seen: _moved_too_far(seen, config.target_kl),
+                observe=check,
+            )
 
         # 5. The sampler gets the new weights; beta follows the measured KL.
         engine.load_weights(policy)

@@ -1,10 +1,14 @@
 """A critic in the policy's model is another critic than the policy is a policy."""
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from tutelage.models import Adapter, AdapterCritic, Critic, Policy
+from tutelage.models import Adapter, AdapterCritic, Critic, Policy, recompute_activations
 from tutelage.models.adapters import repeated_alike
 from tutelage.models.causal import base_model
 
@@ -104,8 +108,6 @@ def test_it_is_a_critic_of_its_own_with_merged_weights(
 
 
 def test_it_reads_what_frozen_blocks_have_made(tiny_causal_lm, lay_out, ragged_sequences):
-    from dataclasses import replace
-
     rows = lay_out(ragged_sequences)
     policy, own, critic = made(tiny_causal_lm(), frozen_layers=1)
     assert not [name for name in own.named_weights() if "layers.0." in name]
@@ -145,11 +147,11 @@ def test_a_pass_that_is_repeated_has_the_adapter_it_had(
         return found
 
     expected = gradients()
-    options = {"use_reentrant": False}
-    if alike:
-        options["context_fn"] = repeated_alike(policy.model)
-    enable = getattr(policy.model, "activation_checkpointing_enable", None)
-    (enable or policy.model.gradient_checkpointing_enable)(options)
+    recompute_activations(policy.model)
+    if not alike:
+        for module in policy.model.modules():
+            if hasattr(module, "_gradient_checkpointing_func"):
+                module._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
     policy.model.train()
     same = [
         a.shape == b.shape and a.allclose(b, rtol=1e-4, atol=1e-4)

@@ -130,6 +130,18 @@ def test_reference_shares_frozen_weights_and_copies_the_others(
         assert not policy.logprobs(replace(rows, **lower)).equal(before)
 
 
+def test_policy_without_frozen_blocks_does_not_read_those_of_another(
+    tiny_causal_lm, lay_out, ragged_sequences
+):
+    policy = Policy(tiny_causal_lm("llama", **SMALL))
+    policy.freeze_layers(2)
+    other = Policy(tiny_causal_lm("llama", **SMALL, seed=1))
+    rows = lay_out(ragged_sequences)
+    with torch.no_grad():
+        expected = other.logprobs(rows)
+        assert other.logprobs(replace(rows, **policy.lower_states(rows))).equal(expected)
+
+
 def test_more_frozen_blocks_than_there_are_is_refused(tiny_causal_lm):
     policy = Policy(tiny_causal_lm("llama"))
     with pytest.raises(ModelError, match="frozen_layers is 3, but LlamaModel has only 2 blocks"):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tutelage.algorithms import FixedKL, KLCoefficient
 from tutelage.config import BatchConfig, OptimizerConfig, PPOConfig
 from tutelage.generation import Engine, FakeEngine, LocalEngine, Sampling
-from tutelage.models import Critic, Policy, SharedCritic
+from tutelage.models import Critic, Policy, SharedCritic, recompute_activations
 from tutelage.records import Completion, EncodedPrompt, Message, Prompt, Score
 from tutelage.rewards import Reward
 from tutelage.trainers.learner import Batch, Learner, Optimizer, Plan
@@ -198,6 +198,9 @@ def bench(tiny_causal_lm, tiny_tokenizer) -> Callable[..., Bench]:
             nn.init.normal_(critic.head.weight, std=0.3)
         policy.freeze_layers(config.frozen_layers)
         prepare(policy)
+        if config.batch.gradient_checkpointing:
+            recompute_activations(policy.model)
+            recompute_activations(critic.backbone.model)
         source = torch.Generator().manual_seed(seed)
         optimizers = {
             "policy": RecordingOptimizer(policy.model, config.policy, still=still),

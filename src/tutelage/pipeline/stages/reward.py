@@ -15,7 +15,7 @@ from tutelage.data.jsonl import read_jsonl
 from tutelage.data.loaders import load_preferences
 from tutelage.errors import DataError
 from tutelage.evaluation.reward_quality import RewardQuality, length_relation, quality
-from tutelage.models import Adapter, RewardModel, WholeModel
+from tutelage.models import Adapter, RewardModel, WholeModel, recompute_activations
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import (
     Speed,
@@ -49,6 +49,8 @@ def run(config: RewardStage, context: StageContext) -> dict[str, float]:
     )
     model.to(device())
     part = trained_part(config.lora, model.model, compute)
+    if config.batch.gradient_checkpointing:
+        recompute_activations(model.model)
     phases = [_load_phase(phase, context) for phase in config.phases]
     training, held_out = _split(phases, config.held_out, context.seed)
     encoded = [_encode(model, rows, context) for rows in training]

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from tutelage.config import SFTStage
 from tutelage.data.chat import IGNORED, encode_demonstrations
 from tutelage.data.loaders import load_demonstrations
+from tutelage.models import recompute_activations
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import (
     Speed,
@@ -35,6 +36,8 @@ def run(config: SFTStage, context: StageContext) -> dict[str, float]:
         lora=config.lora,
     )
     part = trained_part(config.lora, policy.model, compute)
+    if config.batch.gradient_checkpointing:
+        recompute_activations(policy.model)
     paths = context.resolve_all(config.data, "sft.jsonl")
     demonstrations = [row for path in paths for row in load_demonstrations(path)][: config.limit]
     sequences = _encode(config, context, tokenizer, demonstrations)

@@ -28,6 +28,7 @@ from tutelage.models import (
     RewardScale,
     SharedCritic,
     WholeModel,
+    recompute_activations,
 )
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import (
@@ -66,6 +67,9 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
     reward, settings = _reward(config.reward, reward_model, config.ppo)
     part, critic = _trained(config, policy, tokenizer, reward_model)
     reference = part.reference(policy)
+    if settings.batch.gradient_checkpointing:
+        recompute_activations(policy.model)
+        recompute_activations(critic.backbone.model)
     source = generator(context, policy.model.device)
     engine = LocalEngine(policy, tokenizer, source, batch_size=settings.sampling.batch_size)
     prompts = encode(

@@ -111,6 +111,20 @@ def test_a_model_without_a_chat_template_is_refused(tiny_causal_lm, tiny_tokeniz
         load_policy(tmp_path, lora=LoRAConfig())
 
 
+def test_activations_may_be_computed_again_with_an_adapter_for_the_critic(tiny_recipe, context):
+    """The numbers do not change, although each block is run again with another adapter active."""
+    settings = tiny_recipe.stages["train"].model_dump()
+    settings |= {"critic": "policy", "critic_trunk": "adapter", "lora": {"rank": 2}}
+    settings |= {"probes": None, "reward": settings["reward"] | {"functions": {}}}
+    settings["ppo"] |= {"steps": 3, "critic_warmup": 0}
+    found = []
+    for again in (False, True):
+        settings["ppo"]["batch"]["gradient_checkpointing"] = again
+        folder = run(type(tiny_recipe.stages["train"]).model_validate(settings), context())
+        found.append([(folder / x / "model.safetensors").read_bytes() for x in ("model", "critic")])
+    assert found[0] == found[1]
+
+
 def test_without_lora_all_weights_are_trained(tiny_causal_lm):
     model = tiny_causal_lm()
     part = trained_part(None, model, torch.float32)
