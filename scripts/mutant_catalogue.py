@@ -109,8 +109,8 @@ MUTANTS = (
     Mutant(
         "reference-is-the-policy",
         "src/tutelage/models/policy.py",
-        "model = copy.deepcopy(self.model, frozen)",
-        "model = self.model",
+        "model, within = copy.deepcopy((self.model, self.backbone.within), frozen)",
+        "model, within = self.model, self.backbone.within",
         "The reference shares the policy's weights: the KL is 0 for ever.",
         ("tests/unit/models/test_policy.py",),
     ),
@@ -121,6 +121,30 @@ MUTANTS = (
         "",
         "The reference keeps its gradients and may be trained along.",
         ("tests/unit/models/test_policy.py",),
+    ),
+    Mutant(
+        "reference-keeps-the-adapter",
+        "src/tutelage/models/adapters.py",
+        "return _become(self._active, [])",
+        "return _become(self._active, [self.name])",
+        "The reference of a policy with adapters is the policy: the KL is 0 for ever.",
+        ("tests/unit/models/test_adapters.py",),
+    ),
+    Mutant(
+        "adapter-left-off",
+        "src/tutelage/models/adapters.py",
+        "finally:\n        active[:] = before",
+        "finally:\n        pass",
+        "Once the reference was asked, the policy goes on without its adapter.",
+        ("tests/unit/models/test_adapters.py",),
+    ),
+    Mutant(
+        "sampler-forgets-the-adapter",
+        "src/tutelage/models/decoder.py",
+        "[effective_weight(module) for module in self._modules]",
+        "[module.weight for module in self._modules]",
+        "A policy with adapters is sampled without them.",
+        ("tests/unit/models/test_adapters.py",),
     ),
     Mutant(
         "sampler-reports-raw-logits",
@@ -374,7 +398,9 @@ MUTANTS = (
         "epsilon: PositiveFloat = 1e-5",
         "epsilon: PositiveFloat = 1e-8",
         "AdamW's default epsilon makes the first updates of PPO aggressive.",
-        ("tests/unit/trainers/test_optimizer.py::test_default_epsilon_is_that_of_the_ppo_literature",),
+        (
+            "tests/unit/trainers/test_optimizer.py::test_default_epsilon_is_that_of_the_ppo_literature",
+        ),
     ),
     Mutant(
         "preference-reversed",
