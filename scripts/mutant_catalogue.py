@@ -304,9 +304,9 @@ MUTANTS = (
     Mutant(
         "boundary-skipped",
         "src/tutelage/trainers/learner.py",
-        "            metrics |= self._step(metrics, train)\n",
+        "            metrics |= self._step(metrics, train, evidence)\n",
         "            if batch.select(minibatch[-1]).denominator:\n"
-        "                metrics |= self._step(metrics, train)\n",
+        "                metrics |= self._step(metrics, train, evidence)\n",
         "A minibatch whose last micro-batch is empty takes no step, and its gradients leak into "
         "the next.",
         (_LEARNER + "test_empty_micro_batch_does_not_skip_the_step",),
@@ -374,7 +374,7 @@ MUTANTS = (
         "epsilon: PositiveFloat = 1e-5",
         "epsilon: PositiveFloat = 1e-8",
         "AdamW's default epsilon makes the first updates of PPO aggressive.",
-        (_LEARNER + "test_default_epsilon_is_that_of_the_ppo_literature",),
+        ("tests/unit/trainers/test_optimizer.py::test_default_epsilon_is_that_of_the_ppo_literature",),
     ),
     Mutant(
         "preference-reversed",

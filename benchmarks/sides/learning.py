@@ -20,7 +20,8 @@ from tutelage.generation import FakeEngine, LocalEngine, Sampling
 from tutelage.models import Critic, RewardModel, SharedCritic
 from tutelage.records import Completion, Prompt, Score
 from tutelage.rewards import ModelReward
-from tutelage.trainers.learner import Learner, Optimizer
+from tutelage.trainers.learner import Learner
+from tutelage.trainers.optimizer import Optimizer
 from tutelage.trainers.ppo import ppo
 
 __all__ = [

@@ -196,6 +196,8 @@ class ScoreStatus(StrEnum):
     TIMEOUT = "timeout"
     ERROR = "error"
     UNSCORABLE = "unscorable"
+    NOT_FINITE = "not_finite"
+    """NaN or infinite: the reward was computed, and is no number to learn from."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from tutelage.config import PPOConfig
 from tutelage.generation import LocalEngine, Sampling
 from tutelage.models import Critic, Policy
 from tutelage.records import EncodedPrompt, Message, Prompt, Score
-from tutelage.trainers.learner import Learner, Optimizer
+from tutelage.trainers.learner import Learner
+from tutelage.trainers.optimizer import Optimizer
 from tutelage.trainers.ppo import ppo
 
 CURVE = Path(__file__).with_name("tiny_ppo.txt")

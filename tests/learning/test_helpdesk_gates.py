@@ -61,10 +61,10 @@ class Finished:
         assert found is not None, f"evaluation.json has no difference {model} - before"
         return found
 
-    def lead(self, rival: str) -> Difference:
-        """Gold of the guarded run minus that of a rival on the same prompts."""
-        found = self.evaluation.difference("guarded", "gold", baseline=rival)
-        assert found is not None, f"evaluation.json has no difference guarded - {rival}"
+    def lead(self, rival: str, *, of: str = "guarded") -> Difference:
+        """Gold of a run minus that of a rival on the same prompts."""
+        found = self.evaluation.difference(of, "gold", baseline=rival)
+        assert found is not None, f"evaluation.json has no difference {of} - {rival}"
         return found
 
     def gold_of_probes(self, stage: str) -> dict[int, float]:
@@ -179,6 +179,11 @@ def gate_2(finished: Finished) -> Iterator[Clause]:
     )
 
 
+def gate_2_control(finished: Finished) -> Iterator[Clause]:
+    lead = finished.lead("control", of="cured")
+    yield f"gold, cured - control: {interval(lead)}, expected above 0", lead.mean > 0
+
+
 def gate_3(finished: Finished) -> Iterator[Clause]:
     limits = GATES["guarded"]
     gold, lead = finished.gain("guarded", "gold"), finished.lead("unguarded")
@@ -228,23 +233,8 @@ def test_a_penalty_above_the_reward_models_slope_cures(finished):
     require(*gate_2(finished))
 
 
-def test_a_penalty_below_the_reward_models_slope_ends_lower_than_the_cure(runs):
-    # Over all seeds: one seed's difference has an interval of 0.08 either way.
-    ends = {
-        name: [finish(seed, runs).mean(name, "gold") for seed in GATES["seeds"]]
-        for name in ("control", "cured")
-    }
-    control, cured = (sum(values) / len(values) for values in ends.values())
-    listed = "; ".join(
-        f"{name} " + ", ".join(f"{value:.3f}" for value in values) for name, values in ends.items()
-    )
-    require(
-        (
-            f"gold, mean over seeds: control {control:.3f}, cured {cured:.3f} ({listed}), "
-            "expected control lower",
-            control < cured,
-        )
-    )
+def test_a_penalty_below_the_reward_models_slope_ends_lower_than_the_cure(finished):
+    require(*gate_2_control(finished))
 
 
 def test_guarded_training_gains_gold_and_keeps_it(finished):

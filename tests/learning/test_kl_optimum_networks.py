@@ -24,7 +24,8 @@ from tutelage.experience import Experience
 from tutelage.generation import LocalEngine, Sampling
 from tutelage.models import Critic, Policy, SharedCritic
 from tutelage.records import Completion, EncodedPrompt, Message, Prompt, Score, StopReason
-from tutelage.trainers.learner import Learner, Optimizer
+from tutelage.trainers.learner import Learner
+from tutelage.trainers.optimizer import Optimizer
 from tutelage.trainers.ppo import ppo
 
 BETA = 0.5

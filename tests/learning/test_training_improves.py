@@ -21,7 +21,8 @@ from tutelage.records import (
     Prompt,
     Score,
 )
-from tutelage.trainers.learner import Learner, Optimizer
+from tutelage.trainers.learner import Learner
+from tutelage.trainers.optimizer import Optimizer
 from tutelage.trainers.ppo import PPOStep, ppo
 from tutelage.trainers.reward import Minibatches, encode_comparisons, margins, train_reward
 from tutelage.trainers.sft import sft

@@ -50,7 +50,8 @@ def ppo_policy_loss(
     Returns:
         The loss, with gradient to `logprobs` only, and `policy/` metrics: both clip
         fractions (`clip_active`: the clipped branch decides; `clip_range`: ρ left the
-        band), mean and extremes of ρ, and KL(π_old ‖ π) as k1 and k3.
+        band), mean and extremes of ρ, the largest |log ρ| before it is clamped, and
+        KL(π_old ‖ π) as k1 and k3.
 
     Raises:
         ValueError: shapes differ, or a clip is out of range.
@@ -90,6 +91,7 @@ def ppo_policy_loss(
             "policy/ratio_mean": mean(ratio),
             "policy/ratio_max": torch.where(mask.bool(), ratio, -torch.inf).amax(),
             "policy/ratio_min": torch.where(mask.bool(), ratio, torch.inf).amin(),
+            "policy/log_ratio_max": (new - old).abs().amax(),
             "policy/approx_kl_k1": mean(kl_estimate(old, new, "k1")),
             "policy/approx_kl_k3": mean(log_ratio.expm1() - log_ratio),
         }

@@ -67,11 +67,16 @@ def validate(
         print(f"{warning} (warning)")
     for summary in outcome.files:
         print(
-            f"{summary.file}: {summary.rows} rows of {summary.schema or 'no known schema'}, "
-            f"{summary.faults} faults, {summary.warnings} warnings, "
-            f"{summary.duplicates} duplicates, {summary.leaks} leaks"
+            f"{summary.file}: {_counted(summary.rows, 'row')} of "
+            f"{summary.schema or 'no known schema'}, {_counted(summary.faults, 'fault')}, "
+            f"{_counted(summary.warnings, 'warning')}, "
+            f"{_counted(summary.duplicates, 'duplicate')}, {_counted(summary.leaks, 'leak')}"
         )
     return 0 if outcome.ok else _WRONG_DATA
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def config(recipe: Path | None = None, *overrides: Overrides, reference: bool = False) -> None:

@@ -1,5 +1,6 @@
 """Recipes and their settings: frozen, validated, free of torch."""
 
+from tutelage.config.alarms import AlarmsConfig
 from tutelage.config.base import Section
 from tutelage.config.load import build_section, load_recipe, load_section
 from tutelage.config.ppo import KLConfig, PPOConfig, SamplingConfig, TruncationConfig
@@ -26,6 +27,7 @@ from tutelage.config.stages import (
 from tutelage.config.training import BatchConfig, OptimizerConfig, PrecisionConfig
 
 __all__ = [
+    "AlarmsConfig",
     "BatchConfig",
     "CheckpointConfig",
     "EvaluateStage",

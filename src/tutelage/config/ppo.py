@@ -12,6 +12,7 @@ from pydantic import (
     model_validator,
 )
 
+from tutelage.config.alarms import AlarmsConfig
 from tutelage.config.base import Section
 from tutelage.config.training import BatchConfig, OptimizerConfig, PrecisionConfig, Share
 
@@ -123,6 +124,7 @@ class PPOConfig(Section):
     policy: OptimizerConfig = OptimizerConfig(learning_rate=3e-6)
     critic: OptimizerConfig = OptimizerConfig(learning_rate=1e-5)
     precision: PrecisionConfig = PrecisionConfig()
+    alarms: AlarmsConfig = AlarmsConfig()
 
     @property
     def rows_per_step(self) -> int:

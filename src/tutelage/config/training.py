@@ -12,10 +12,14 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class OptimizerConfig(Section):
-    """AdamW with a warm-up and a decay to a floor."""
+    """An optimiser with a warm-up and a decay to a floor."""
 
+    algorithm: Literal["adamw", "adamw8bit", "adafactor"] = "adamw"
+    """adamw: 8 bytes of state for each weight. adamw8bit: 2 bytes; needs the extra `optimizers`.
+    adafactor: almost none, no first moment."""
     learning_rate: PositiveFloat = 3e-6
-    """Peak learning rate."""
+    """Peak learning rate. Adafactor's is relative to the size of each weight: 1e-3 moves a matrix
+    by a thousandth of its root mean square."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Shape of the decay after the warm-up."""
     floor: Share = 0.0
@@ -25,11 +29,12 @@ class OptimizerConfig(Section):
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled weight decay; never applied to biases and norms."""
     beta1: Share = 0.9
-    """Decay of AdamW's first moment."""
+    """Decay of AdamW's first moment; Adafactor has none."""
     beta2: Share = 0.999
-    """Decay of AdamW's second moment."""
+    """Decay of AdamW's second moment; Adafactor's is 1 - step^-0.8."""
     epsilon: PositiveFloat = 1e-5
-    """AdamW's epsilon. 1e-5 as in the PPO literature: 1e-8 makes early steps aggressive."""
+    """AdamW's epsilon. 1e-5 as in the PPO literature: 1e-8 makes early steps aggressive. Adafactor
+    has its own."""
     max_gradient_norm: PositiveFloat = 1.0
     """Global gradient norm above which gradients are scaled down, per model."""
 

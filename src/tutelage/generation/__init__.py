@@ -1,7 +1,7 @@
 """Completions out of a policy: the engine protocol and its implementations."""
 
-from tutelage.generation.engine import Engine, Sampling
+from tutelage.generation.engine import Engine, NotFiniteError, Sampling
 from tutelage.generation.fake import FakeEngine
 from tutelage.generation.local import LocalEngine
 
-__all__ = ["Engine", "FakeEngine", "LocalEngine", "Sampling"]
+__all__ = ["Engine", "FakeEngine", "LocalEngine", "NotFiniteError", "Sampling"]

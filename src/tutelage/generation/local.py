@@ -10,7 +10,9 @@ it is padding.
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -20,9 +22,10 @@ from transformers import PreTrainedTokenizerBase
 
 from tutelage.errors import GenerationError
 from tutelage.generation.draw import draw
-from tutelage.generation.engine import Sampling
+from tutelage.generation.engine import NotFiniteError, Sampling
 from tutelage.generation.plain import PlainDecoder
 from tutelage.models.decoder import Decoder
+from tutelage.models.memory import out_of_memory, release_memory
 from tutelage.models.policy import Policy
 from tutelage.records import Completion, EncodedPrompt, StopReason
 
@@ -44,6 +47,10 @@ class _Row:
     logprobs: list[float] = field(default_factory=list)
     stopped: bool = False
 
+    def forget(self) -> None:
+        """Begins anew."""
+        self.tokens, self.logprobs, self.stopped = [], [], False
+
 
 class LocalEngine:
     """Samples with the policy's own modules: nothing is copied on `load_weights`."""
@@ -57,6 +64,7 @@ class LocalEngine:
         generator: torch.Generator,
         *,
         batch_size: int = 256,
+        notify: Callable[[str], None] = _log.warning,
     ) -> None:
         """Shares `policy`; `generator` is advanced by each call.
 
@@ -65,12 +73,15 @@ class LocalEngine:
             tokenizer: turns tokens into text.
             generator: source of the random numbers.
             batch_size: completions decoded side by side.
+            notify: hears when memory runs out and there are fewer of them.
         """
         self.policy = policy
         self.tokenizer = tokenizer
         self.generator = generator
         self.batch_size = batch_size
         self.version = 0
+        self._notify = notify
+        self._most_rows = sys.maxsize
         self._decoder = _decoder(policy)
 
     def load_weights(self, policy: Policy) -> None:
@@ -85,7 +96,8 @@ class LocalEngine:
 
         Raises:
             GenerationError: a prompt is empty, or leaves no room for its completion in the
-                model's context; the policy's logits are not finite.
+                model's context; memory runs out at a single completion.
+            NotFiniteError: the policy's logits are not finite.
         """
         self._require_room(prompts, sampling)
         count = sampling.samples_per_prompt
@@ -96,11 +108,13 @@ class LocalEngine:
         try:
             with torch.no_grad():
                 self._decoder.refresh()
-                for groups in _chunks(by_length, max(1, self.batch_size // count)):
-                    self._decode(groups, sampling)
+                self._decode_all(by_length, sampling)
         finally:
             self.policy.model.train(training)
-        return [self._completion(row) for group in rows for row in group]
+        completions = [self._completion(row) for group in rows for row in group]
+        if not all(math.isfinite(sum(each.logprobs)) for each in completions):
+            raise NotFiniteError(completions)
+        return completions
 
     def _require_room(self, prompts: Sequence[EncodedPrompt], sampling: Sampling) -> None:
         context = getattr(self.policy.model.config, "max_position_embeddings", math.inf)
@@ -115,13 +129,62 @@ class LocalEngine:
                     f"max_prompt_tokens to {context - sampling.max_tokens} or less"
                 )
 
+    def _decode_all(self, groups: Sequence[Sequence[_Row]], sampling: Sampling) -> None:
+        """Fills the rows batch by batch, in smaller ones when memory runs out."""
+        rest = deque(groups)
+        while rest:
+            size = len(rest[0])
+            if size > self._most_rows:
+                group = rest.popleft()
+                rest.extendleft([group[self._most_rows :], group[: self._most_rows]])
+                continue
+            batch = []
+            for _ in range(max(1, min(self.batch_size, self._most_rows) // size)):
+                if rest and len(rest[0]) == size:
+                    batch.append(rest.popleft())
+            if not self._attempt(batch, sampling):
+                rest.extendleft(reversed(batch))
+
+    def _attempt(self, groups: Sequence[Sequence[_Row]], sampling: Sampling) -> bool:
+        """Fills the rows of one batch, or none of them where memory runs out.
+
+        Rows that had ended by then are drawn anew with the others: to keep only those would
+        favour short completions.
+        """
+        before = self.generator.get_state()
+        try:
+            self._decode(groups, sampling)
+            return True
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+        # Here the error is gone, and with its traceback the tensors of the attempt.
+        release_memory()
+        self.generator.set_state(before)
+        rows = [row for group in groups for row in group]
+        longest = max(len(row.prompt.tokens) for row in rows)
+        if len(rows) == 1:
+            raise GenerationError(
+                f"memory ran out at a single completion of up to {sampling.max_tokens} tokens of "
+                f"a prompt of {longest}: lower sampling.max_tokens or max_prompt_tokens, or take a "
+                "smaller model"
+            )
+        for row in rows:
+            row.forget()
+        self._most_rows = len(rows) // 2
+        self._notify(
+            f"memory ran out at {len(rows)} completions side by side, of prompts of up to "
+            f"{longest} tokens: {self._most_rows} from here on (sampling.batch_size)"
+        )
+        return False
+
     def _decode(self, groups: Sequence[Sequence[_Row]], sampling: Sampling) -> None:
-        """Fills the rows of one batch."""
+        """Fills the rows of one batch; every prompt has as many of them."""
         device = self.policy.model.device
         tokens, start = _left_padded([group[0].prompt.tokens for group in groups], device)
         logits, cache = self._decoder.prefill(tokens, start)
-        cache.repeat(sampling.samples_per_prompt)
-        logits = logits.repeat_interleave(sampling.samples_per_prompt, 0)
+        cache.repeat(len(groups[0]))
+        logits = logits.repeat_interleave(len(groups[0]), 0)
         rows = [row for group in groups for row in group]
         stop_tokens = torch.tensor(sorted(sampling.stop_tokens), dtype=torch.long, device=device)
         writing = torch.ones(len(rows), dtype=torch.bool, device=device)
@@ -141,12 +204,6 @@ class LocalEngine:
             logits = self._decoder.step(chosen, cache)  # type: ignore[arg-type]
 
     def _completion(self, row: _Row) -> Completion:
-        if not math.isfinite(sum(row.logprobs)):
-            raise GenerationError(
-                f"the completion of prompt {row.prompt.prompt.id!r} has log-probabilities that are "
-                "not finite: the policy's weights or its logits have overflowed; lower the "
-                "learning rate"
-            )
         text = str(self.tokenizer.decode(row.tokens, skip_special_tokens=True))
         if row.prompt.prompt.mode == "chat":
             # Templates may put a space between the header and the text; it is no content.
@@ -169,11 +226,6 @@ def _decoder(policy: Policy) -> Decoder | PlainDecoder:
         name = type(policy.model).__name__
         _log.info("%s is decoded by its own forward pass: it is not of the Llama family", name)
     return fast or PlainDecoder(policy.model, policy.backbone.compute)
-
-
-def _chunks(groups: Sequence[Sequence[_Row]], size: int) -> Iterator[Sequence[Sequence[_Row]]]:
-    for start in range(0, len(groups), size):
-        yield groups[start : start + size]
 
 
 def _left_padded(

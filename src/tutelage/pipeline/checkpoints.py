@@ -146,10 +146,14 @@ class Checkpoints:
             StopRequested: SIGTERM has come; all is saved.
         """
         if self._stop:
-            if step != self._saved:
-                self._save(step)
+            self.save(step)
             raise StopRequested(self._saved)
         if time.monotonic() >= self._due:
+            self._save(step)
+
+    def save(self, step: int) -> None:
+        """Saves after `step` steps, whether or not it is time to; see `boundary`."""
+        if step != self._saved:
             self._save(step)
 
     def _save(self, step: int) -> None:
@@ -201,6 +205,9 @@ class NullCheckpoints(Checkpoints):
         yield self
 
     def boundary(self, step: int) -> None:
+        """Does nothing."""
+
+    def save(self, step: int) -> None:
         """Does nothing."""
 
 

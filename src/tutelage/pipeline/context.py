@@ -40,6 +40,8 @@ class StageContext:
     references: References
     checkpoints: Checkpoints = field(default_factory=NullCheckpoints)
     """What the stage goes on from, and saves itself to, when it is interrupted."""
+    evidence: Path | None = None
+    """Where the stage writes what explains a failure; it stays when the stage fails."""
 
     def resolve(self, reference: str, default: str) -> Path:
         """The file or folder a reference names; see `References.resolve`."""

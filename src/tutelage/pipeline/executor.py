@@ -28,6 +28,7 @@ from tutelage.pipeline.checkpoints import (
     remove_checkpoints,
     stage_checkpoints,
 )
+from tutelage.pipeline.extras import require_extras
 from tutelage.pipeline.fingerprint import describe_stage, difference
 from tutelage.pipeline.interrupts import Interrupts
 from tutelage.pipeline.references import References
@@ -120,6 +121,7 @@ class Executor:
             TutelageError: a job failed, or cannot start; the others are stopped by then.
             KeyboardInterrupt: as `Interrupts.check`; children are stopped by then.
         """
+        require_extras(job.stage for job in jobs)
         self._waiting = list(jobs)
         try:
             with self._display:

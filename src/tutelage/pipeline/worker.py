@@ -156,6 +156,7 @@ def _run_stage(task: Task, sender: Connection) -> Succeeded:
             metrics=metrics,
             references=task.references,
             checkpoints=checkpoints,
+            evidence=task.error_file.with_suffix(""),
         )
         result = importlib.import_module(task.module).run(task.config, context)
     numbers = {key: float(value) for key, value in result.items()}

@@ -1,7 +1,7 @@
 """Where scores come from."""
 
 from tutelage.rewards.parts import FunctionReward, LengthPenalty, ModelReward, load_function
-from tutelage.rewards.reward import Reward, Sum, require_scores
+from tutelage.rewards.reward import Reward, Sum, finite_or_failed, require_scores
 
 __all__ = [
     "FunctionReward",
@@ -9,6 +9,7 @@ __all__ = [
     "ModelReward",
     "Reward",
     "Sum",
+    "finite_or_failed",
     "load_function",
     "require_scores",
 ]

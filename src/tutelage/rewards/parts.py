@@ -37,7 +37,7 @@ class ModelReward:
                 f"prompt and answer exceed the reward model's {self.model.max_length} tokens",
             )
         if not math.isfinite(value):
-            return Score.failed(ScoreStatus.ERROR, f"the reward model's score is {value}")
+            return Score.failed(ScoreStatus.NOT_FINITE, f"the reward model's score is {value}")
         return Score(value if self.clip is None else max(-self.clip, min(self.clip, value)))
 
 
@@ -75,11 +75,12 @@ class FunctionReward:
             return Score.failed(ScoreStatus.ERROR, f"{self.name} raised {error!r}")
         if value is None:
             return Score.failed(ScoreStatus.UNSCORABLE, f"{self.name} returned None")
-        if isinstance(value, numbers.Real) and math.isfinite(value):
-            return Score(float(value))
-        return Score.failed(
-            ScoreStatus.ERROR, f"{self.name} returned {value!r}, expected a finite number"
-        )
+        expected = f"{self.name} returned {value!r}, expected a finite number"
+        if not isinstance(value, numbers.Real):
+            return Score.failed(ScoreStatus.ERROR, expected)
+        if not math.isfinite(value):
+            return Score.failed(ScoreStatus.NOT_FINITE, expected)
+        return Score(float(value))
 
 
 def load_function(path: str) -> FunctionReward:

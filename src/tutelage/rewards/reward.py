@@ -11,10 +11,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import torch
+
 from tutelage.errors import ConfigError, RewardError
 from tutelage.records import Completion, Prompt, Score, ScoreStatus
 
-__all__ = ["Reward", "Sum", "require_scores"]
+__all__ = ["Reward", "Sum", "finite_or_failed", "require_scores"]
+
+_LARGEST = torch.finfo(torch.float32).max
 
 
 class Reward(Protocol):
@@ -57,9 +61,19 @@ def _add(row: Mapping[str, tuple[float, Score]]) -> Score:
         if not score.ok:
             return Score.failed(score.status, f"{name}: {score.notes}")
         if not math.isfinite(score.value):
-            return Score.failed(ScoreStatus.ERROR, f"{name}: the score is {score.value}")
+            return Score.failed(ScoreStatus.NOT_FINITE, f"{name}: the score is {score.value}")
     parts = {name: weight * score.value for name, (weight, score) in row.items()}
     return Score(sum(parts.values()), parts)
+
+
+def finite_or_failed(scores: Sequence[Score]) -> list[Score]:
+    """The scores; one that claims to be usable and is no float32 number has failed."""
+    return [
+        Score.failed(ScoreStatus.NOT_FINITE, f"the score is {score.value}, beyond float32")
+        if score.ok and not abs(score.value) <= _LARGEST
+        else score
+        for score in scores
+    ]
 
 
 def require_scores(scores: Sequence[Score], max_failed_share: float) -> None:

@@ -182,6 +182,8 @@ def write_example_run(run_folder: Path, *, steps: int = 40) -> Path:
         with _stage(run_folder, f"ppo-{name}", "ppo") as folder:
             _write_ppo(folder, name, end, steps, draw)
             folder.metrics |= {"reward/score": end[1], "kl/sequence": end[0]}
+            if name == "unguarded":
+                folder.metrics |= {"alarm/kl_runaway": 4.0, "alarm/kl_runaway/first": 21.0}
     with _stage(run_folder, "evaluate", "evaluate") as folder:
         write_json_atomically(folder.path / "evaluation.json", example_evaluation())
     write_summary(run_folder, name=run_folder.name, seed=0, seconds=284.0)

@@ -31,7 +31,7 @@ _CURVES = {
     "policy/entropy": ("Entropy", "Nats per token. Near 0 the policy has stopped exploring."),
     "response/stop_rate": ("Stop rate", "Share of answers that end by themselves."),
 }
-_NOT_SHOWN = ("time/", "throughput/")
+_NOT_SHOWN = ("time/", "throughput/", "alarm/")
 _TRAINING = {
     "pretrain/loss": "Pretraining loss",
     "pretrain/fact_accuracy": "Fact accuracy",

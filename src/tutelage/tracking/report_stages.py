@@ -18,11 +18,13 @@ __all__ = [
 ]
 
 _MOST_KEY_METRICS = 6
+_ALARM = "alarm/"
 
 
 def stage_row(stage: StageRecord, run: RunRecord) -> dict[str, Any]:
     """Name, time and key numbers of a stage; its bar is relative to the longest stage."""
     manifest = stage.manifest
+    numbers = {k: v for k, v in manifest.metrics.items() if not k.startswith(_ALARM)}
     longest = max(other.manifest.seconds for other in run.stages) or 1.0
     return {
         "name": stage.name,
@@ -31,9 +33,20 @@ def stage_row(stage: StageRecord, run: RunRecord) -> dict[str, Any]:
         "share": round(100 * manifest.seconds / longest, 1),
         "metrics": [
             (key if "/" in key else key.replace("_", " "), number(value))
-            for key, value in list(manifest.metrics.items())[:_MOST_KEY_METRICS]
+            for key, value in list(numbers.items())[:_MOST_KEY_METRICS]
         ],
+        "alarms": _alarms(manifest.metrics),
     }
+
+
+def _alarms(metrics: Mapping[str, float | None]) -> list[str]:
+    """A line for each alarm that rang in the stage."""
+    counts = {k: v for k, v in metrics.items() if k.startswith(_ALARM) and not k.endswith("/first")}
+    return [
+        f"{key.removeprefix(_ALARM)}: {number(count)} rounds, first in step "
+        f"{number(metrics[f'{key}/first'])}"
+        for key, count in counts.items()
+    ]
 
 
 def label_tables(stage: StageRecord) -> dict[str, Any]:

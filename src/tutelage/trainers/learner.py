@@ -8,20 +8,25 @@ A loss sums over its own tokens and divides by the denominator of the whole mini
 that micro-batches add up to one large batch, and so do data-parallel ranks.
 """
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, Self, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tutelage.algorithms import LossOutput
-from tutelage.config import BatchConfig, OptimizerConfig
-from tutelage.errors import TrainingError
-from tutelage.models import forbid_low_precision_weights
+from tutelage.config import BatchConfig
+from tutelage.trainers.finite import FiniteGuard
+from tutelage.trainers.microbatches import BudgetHalved, MicroBatches
+from tutelage.trainers.optimizer import Optimizer
 
-__all__ = ["Batch", "Learner", "Optimizer", "Plan", "schedule"]
+__all__ = ["Batch", "Describe", "Learner", "Plan"]
+
+_log = logging.getLogger(__name__)
 
 
 class Batch(Protocol):
@@ -48,84 +53,8 @@ class Batch(Protocol):
 
 B = TypeVar("B", bound=Batch)
 Loss = Callable[[B, float], LossOutput]
-
-
-def schedule(config: OptimizerConfig, step: int, total: int) -> float:
-    """Learning rate as a share of its peak before optimiser step `step` of `total`."""
-    warmup = config.warmup * total
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    if config.schedule == "constant":
-        return 1.0
-    progress = min(1.0, (step - warmup) / max(1.0, total - warmup))
-    if config.schedule == "linear":
-        return 1.0 - (1.0 - config.floor) * progress
-    return config.floor + (1.0 - config.floor) * 0.5 * (1.0 + math.cos(math.pi * progress))
-
-
-class Optimizer:
-    """AdamW over one model, with its schedule and its gradient clipping."""
-
-    def __init__(self, model: nn.Module, config: OptimizerConfig, total_steps: int) -> None:
-        """Decays matrices only; biases and norms keep their scale.
-
-        Args:
-            model: its trainable weights must be float32.
-            config: learning rate, schedule, clipping.
-            total_steps: optimiser steps over which the schedule runs.
-        """
-        forbid_low_precision_weights(model)
-        self.config = config
-        self.total_steps = max(1, total_steps)
-        self.steps = 0
-        self.weights = [weight for weight in model.parameters() if weight.requires_grad]
-        groups = [
-            {"params": [w for w in self.weights if w.ndim >= 2], "decay": config.weight_decay},
-            {"params": [w for w in self.weights if w.ndim < 2], "decay": 0.0},
-        ]
-        self.adamw = torch.optim.AdamW(
-            [{"params": g["params"], "weight_decay": g["decay"]} for g in groups if g["params"]],
-            lr=config.learning_rate,
-            betas=(config.beta1, config.beta2),
-            eps=config.epsilon,
-            fused=True,
-        )
-
-    @property
-    def learning_rate(self) -> float:
-        """Of the next step."""
-        return self.config.learning_rate * schedule(self.config, self.steps, self.total_steps)
-
-    def clip(self) -> float:
-        """Scales the gradient down to the largest allowed norm; returns the norm before."""
-        return float(nn.utils.clip_grad_norm_(self.weights, self.config.max_gradient_norm))
-
-    def step(self) -> None:
-        """One AdamW step at the scheduled rate."""
-        rate = self.learning_rate
-        for group in self.adamw.param_groups:
-            group["lr"] = rate
-        self.adamw.step()
-        self.steps += 1
-
-    def zero_grad(self) -> None:
-        """Forgets the gradients."""
-        self.adamw.zero_grad(set_to_none=True)
-
-    def state_dict(self) -> dict[str, Any]:
-        """AdamW's moments of each weight, and the position in the schedule."""
-        moments = self.adamw.state_dict()["state"]
-        return {
-            "moments": {str(i): dict(state) for i, state in moments.items()},
-            "steps": self.steps,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Inverse of `state_dict`; rates and decays stay those of the configuration."""
-        moments = {int(i): dict(moment) for i, moment in state["moments"].items()}
-        groups = self.adamw.state_dict()["param_groups"]
-        self.adamw.load_state_dict({"state": moments, "param_groups": groups})
-        self.steps = state["steps"]
+Describe = Callable[[Sequence[int]], list[dict[str, Any]]]
+"""Rows of a batch, by number, as JSON for a person who looks for what is wrong with them."""
 
 
 Plan = list[list[list[list[int]]]]
@@ -140,11 +69,16 @@ class Learner:
     batch: BatchConfig
     generator: torch.Generator
     """Permutes the rows of each epoch."""
-    max_skipped: int = 3
-    """Non-finite steps in a row after which training is given up."""
+    guard: FiniteGuard = field(default_factory=FiniteGuard)
+    """Decides about steps whose numbers are not finite."""
+    notify: Callable[[str], None] = _log.warning
+    """Hears when memory has run out."""
     skipped: int = field(default=0, init=False)
     """Optimiser steps skipped so far: not finite, or without anything to learn from."""
-    _skipped_in_a_row: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        """Begins with micro-batches of the configured size."""
+        self.microbatches = MicroBatches(self.batch.microbatch_tokens, self.notify)
 
     def plan(self, batch: Batch, epochs: int = 1) -> Plan:
         """Cuts a batch up: each row exactly once per epoch, none dropped."""
@@ -154,15 +88,11 @@ class Learner:
     def _minibatches(self, lengths: Sequence[int]) -> Iterator[list[list[int]]]:
         order = torch.randperm(len(lengths), generator=self.generator).tolist()
         for start in range(0, len(order), self.batch.minibatch):
-            rows = order[start : start + self.batch.minibatch]
-            yield list(self._microbatches(sorted(rows, key=lambda i: -lengths[i]), lengths))
+            yield self._cut(order[start : start + self.batch.minibatch], lengths)
 
-    def _microbatches(self, rows: list[int], lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Rows of like length together, so that little of the token budget is padding."""
-        while rows:
-            size = max(1, self.batch.microbatch_tokens // max(1, lengths[rows[0]]))
-            yield rows[:size]
-            rows = rows[size:]
+    def _cut(self, rows: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+        longest_first = sorted(rows, key=lambda i: -lengths[i])
+        return list(self.microbatches.cut(longest_first, lengths))
 
     @torch.no_grad()
     def evaluate(
@@ -171,11 +101,15 @@ class Learner:
         """Runs `compute` over the micro-batches of the plan's first epoch.
 
         The same rows meet in the same shapes in the first epoch's updates, so a quantity that
-        the loss recomputes there is equal bit for bit.
+        the loss recomputes there is equal bit for bit, unless memory runs out in between.
         """
         results: dict[str, Tensor] = {}
-        for rows in (rows for minibatch in plan[0] for rows in minibatch):
-            for name, part in compute(batch.select(rows)).items():
+        planned = [rows for minibatch in plan[0] for rows in minibatch]
+        found = self.microbatches.each(
+            planned, batch.row_lengths, lambda rows: compute(batch.select(rows))
+        )
+        for rows, parts in found:
+            for name, part in parts.items():
                 shape = (len(batch), *_full_shape(batch, part))
                 whole = results.setdefault(name, part.new_zeros(shape))
                 if part.ndim >= 2:
@@ -193,6 +127,7 @@ class Learner:
         train: Sequence[str] | None = None,
         stop: Callable[[Mapping[str, float]], bool] | None = None,
         observe: Callable[[Mapping[str, float]], None] | None = None,
+        describe: Describe | None = None,
     ) -> dict[str, float]:
         """Steps through the plan and returns the metrics' means.
 
@@ -203,10 +138,14 @@ class Learner:
             train: names of the models to step; the others stay bit for bit as they are.
             stop: asked before each step with that minibatch's metrics; ends the updates.
             observe: shown each minibatch's metrics.
+            describe: rows as JSON, to be written down when a step is not finite.
+
+        Raises:
+            TrainingError: too many steps were not finite, or a single row does not fit memory.
         """
         history: list[dict[str, float]] = []
         for minibatch in (minibatch for epoch in plan for minibatch in epoch):
-            metrics = self._gradients(loss, batch, minibatch)
+            metrics, rows = self._gradients(loss, batch, minibatch)
             if observe is not None:
                 observe(metrics)
             history.append(metrics)
@@ -214,68 +153,101 @@ class Learner:
                 metrics["train/stopped_early"] = 1.0
                 self._zero_grad()
                 break
-            metrics |= self._step(metrics, train)
-        return _combine(history)
+            evidence = _Evidence(batch, rows, describe)
+            metrics |= self._step(metrics, train, evidence)
+        return _combine(history) | {"train/microbatch_tokens": float(self.microbatches.tokens)}
 
-    def step(self, loss: Loss[B], batch: B) -> dict[str, float]:
-        """One optimiser step on a batch that is a minibatch already."""
-        rows = sorted(range(len(batch)), key=lambda i: -batch.row_lengths[i])
-        metrics = self._gradients(loss, batch, list(self._microbatches(rows, batch.row_lengths)))
-        return metrics | self._step(metrics, None)
+    def step(
+        self, loss: Loss[B], batch: B, *, describe: Describe | None = None
+    ) -> dict[str, float]:
+        """One optimiser step on a batch that is a minibatch already; see `fit`."""
+        minibatch = self._cut(range(len(batch)), batch.row_lengths)
+        metrics, rows = self._gradients(loss, batch, minibatch)
+        evidence = _Evidence(batch, rows, describe)
+        return metrics | self._step(metrics, None, evidence)
 
-    def _gradients(self, loss: Loss[B], batch: B, minibatch: list[list[int]]) -> dict[str, float]:
-        """Adds up the gradients of a minibatch's micro-batches."""
-        parts = [batch.select(rows) for rows in minibatch]
+    def _gradients(
+        self, loss: Loss[B], batch: B, minibatch: list[list[int]]
+    ) -> tuple[dict[str, float], list[int]]:
+        """Leaves the gradient of a whole minibatch in the weights.
+
+        Returns:
+            The metrics, and the rows of micro-batches whose own loss is not finite, or all rows.
+        """
+        while True:
+            try:
+                return self._sum_of_parts(loss, batch, minibatch)
+            except BudgetHalved:
+                # What was added up so far, and half a backward pass.
+                self._zero_grad()
+
+    def _sum_of_parts(
+        self, loss: Loss[B], batch: B, minibatch: list[list[int]]
+    ) -> tuple[dict[str, float], list[int]]:
+        lengths = batch.row_lengths
+        pieces = [part for rows in minibatch for part in self.microbatches.cut(rows, lengths)]
+        parts = [batch.select(rows) for rows in pieces]
         denominator = sum(part.denominator for part in parts)
-        outputs: list[Mapping[str, Tensor]] = []
-        for part in parts:
+
+        def backward(part: B) -> dict[str, Tensor]:
             output = loss(part, denominator)
             if output.loss.requires_grad:
                 output.loss.backward()
-            outputs.append({"loss": output.loss.detach(), **output.metrics})
-        return _add_up(outputs)
+            return {"loss": output.loss.detach(), **output.metrics}
 
-    def _step(self, metrics: Mapping[str, float], train: Sequence[str] | None) -> dict[str, float]:
+        outputs = [
+            self.microbatches.attempt(rows, lengths, partial(backward, part))
+            for rows, part in zip(pieces, parts, strict=True)
+        ]
+        suspects = [
+            row
+            for rows, output in zip(pieces, outputs, strict=True)
+            for row in rows
+            if not output["loss"].isfinite()
+        ]
+        return _add_up(outputs), suspects or [row for rows in pieces for row in rows]
+
+    def _step(
+        self, metrics: Mapping[str, float], train: Sequence[str] | None, evidence: "_Evidence"
+    ) -> dict[str, float]:
         """Clips and steps each model, or skips all of them when a gradient is not finite.
 
         A model without any gradient, as of a minibatch that is masked out, is left alone.
         """
-        chosen = [name for name in self.optimizers if train is None or name in train]
-        norms = {name: self.optimizers[name].clip() for name in chosen}
+        chosen = {n: each for n, each in self.optimizers.items() if train is None or n in train}
+        norms = {name: optimizer.clip() for name, optimizer in chosen.items()}
         finite = math.isfinite(metrics["loss"]) and all(map(math.isfinite, norms.values()))
+        allowed = self.guard.allows_step(
+            finite, lambda: evidence.of(metrics["loss"], norms, chosen)
+        )
         report: dict[str, float] = {}
-        for name in chosen:
+        for name, optimizer in chosen.items():
             report[f"{name}/gradient_norm"] = norms[name]
-            report[f"{name}/learning_rate"] = self.optimizers[name].learning_rate
-            if finite and norms[name] > 0.0:
-                self.optimizers[name].step()
+            report[f"{name}/learning_rate"] = optimizer.learning_rate
+            if allowed and norms[name] > 0.0:
+                optimizer.step()
         self._zero_grad()
-        taken = finite and any(norm > 0.0 for norm in norms.values())
+        taken = allowed and any(norm > 0.0 for norm in norms.values())
         report["train/skipped"] = float(not taken)
+        report["train/not_finite"] = float(not allowed)
         self.skipped += not taken
-        self._give_up_when_stuck(finite, metrics["loss"], norms)
         return report
-
-    def _give_up_when_stuck(self, finite: bool, loss: float, norms: Mapping[str, float]) -> None:
-        self._skipped_in_a_row = 0 if finite else self._skipped_in_a_row + 1
-        if self._skipped_in_a_row >= self.max_skipped:
-            raise TrainingError(
-                f"{self._skipped_in_a_row} optimiser steps in a row were not finite: loss {loss}, "
-                f"gradient norms {norms}. Expected finite numbers; lower the learning rate, or "
-                "look for extreme rewards"
-            )
 
     def _zero_grad(self) -> None:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
-        """Optimisers, the order of rows to come, and skipped steps; the models are the caller's."""
+        """Optimisers, the order of rows to come, and what was learned about skips and memory.
+
+        The models are the caller's.
+        """
         return {
             "optimizers": {name: each.state_dict() for name, each in self.optimizers.items()},
             "generator": self.generator.get_state(),
+            "guard": self.guard.state_dict(),
             "skipped": self.skipped,
-            "skipped_in_a_row": self._skipped_in_a_row,
+            "microbatch_tokens": self.microbatches.tokens,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -283,8 +255,30 @@ class Learner:
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.generator.set_state(state["generator"])
+        self.guard.load_state_dict(state["guard"])
         self.skipped = state["skipped"]
-        self._skipped_in_a_row = state["skipped_in_a_row"]
+        self.microbatches.tokens = state["microbatch_tokens"]
+
+
+@dataclass
+class _Evidence:
+    """What is written down about a step that is not finite."""
+
+    batch: Batch
+    rows: Sequence[int]
+    describe: Describe | None
+
+    def of(
+        self, loss: float, norms: Mapping[str, float], optimizers: Mapping[str, Optimizer]
+    ) -> dict[str, Any]:
+        lengths = self.batch.row_lengths
+        plain = [{"row": row, "tokens": lengths[row]} for row in self.rows]
+        return {
+            "loss": loss,
+            "gradient_norms": dict(norms),
+            "weights": {name: each.not_finite() for name, each in optimizers.items()},
+            "rows": self.describe(self.rows) if self.describe else plain,
+        }
 
 
 def _full_shape(batch: Batch, part: Tensor) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ Schulman et al. 2017 (arXiv:1707.06347) for the update, Ziegler et al. 2019
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -35,7 +36,8 @@ from tutelage.generation import Engine, Sampling
 from tutelage.models import Critic, Policy, training_mode
 from tutelage.models.causal import scatter
 from tutelage.records import Completion, EncodedPrompt, Score
-from tutelage.rewards import Reward, require_scores
+from tutelage.rewards import Reward, finite_or_failed, require_scores
+from tutelage.trainers.evidence import SampledRows, sample
 from tutelage.trainers.learner import Learner, Plan
 from tutelage.trainers.rollout import (
     agreement_guard,
@@ -80,14 +82,16 @@ def ppo(
     state is in the arguments.
 
     Raises:
-        TrainingError: the first minibatch's ratio is not 1, or updates are not finite.
+        TrainingError: the first minibatch's ratio is not 1, or too many numbers are not finite.
         RewardError: more than `max_failed_share` of a round could not be scored.
     """
     for index, batch in enumerate(prompts, start):
         # 1. Sample y ~ pi_old(. | x) and score the whole completion: R(x, y).
-        completions = engine.generate(batch, sampling)
+        completions = sample(engine, batch, sampling, learner.guard)
         repeated = [prompt for prompt in batch for _ in range(sampling.samples_per_prompt)]
-        scores = reward([prompt.prompt for prompt in repeated], completions)
+        scores = finite_or_failed(reward([prompt.prompt for prompt in repeated], completions))
+        sampled = SampledRows(repeated, completions, scores)
+        sampled.record_scores(learner.guard)
         require_scores(scores, config.max_failed_share)
         experience = collate(repeated, completions, scores, config.truncation.mode)
         experience = experience.to(policy.model.device)
@@ -95,6 +99,7 @@ def ppo(
         # 2. What pi_old, pi_ref and V thought of every token.
         plan = learner.plan(experience, config.epochs)
         experience = _annotate(experience, policy, reference, critic, learner, plan)
+        learnable = sampled.allow(experience, learner.guard)
 
         # 3. r_t = -beta KL_t + [t = T] R; advantages by GAE, whitened over the round.
         kl = kl_estimate(_present(experience.old_logprobs), _present(experience.ref_logprobs))
@@ -108,14 +113,17 @@ def ppo(
             metrics = learner.fit(
                 loss,
                 experience,
-                plan,
+                plan if learnable else [],
                 train=["value"] if warming_up else None,
                 stop=lambda seen: _moved_too_far(seen, config.target_kl),
                 observe=check,
+                describe=partial(sampled.describe, experience=experience),
             )
 
         # 5. The sampler gets the new weights; beta follows the measured KL.
         engine.load_weights(policy)
+        if not learnable:
+            metrics |= {"train/skipped": 1.0, "train/not_finite": 1.0}
         metrics["kl/coefficient"] = kl_coefficient.value
         metrics |= reward_metrics(scores, experience, kl, kl_coefficient.value)
         metrics |= rollout_metrics(experience, kl)

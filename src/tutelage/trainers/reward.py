@@ -10,8 +10,9 @@ pairs it may stand: K answers give K (K - 1) / 2 pairs for K forward passes, and
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -183,7 +184,12 @@ def train_reward(
 
     model.train()
     for index, groups in enumerate(batches, start):
-        yield RewardStep(index, learner.step(loss, ComparisonBatch(groups)))
+        metrics = learner.step(loss, ComparisonBatch(groups), describe=partial(_describe, groups))
+        yield RewardStep(index, metrics)
+
+
+def _describe(groups: Sequence[ComparedAnswers], rows: Sequence[int]) -> list[dict[str, Any]]:
+    return [{"row": row, **asdict(groups[row])} for row in rows]
 
 
 @torch.no_grad()

@@ -134,7 +134,8 @@ def rollout_metrics(experience: Experience, kl: Tensor) -> dict[str, float]:
         **_sampler_metrics(experience),
     }
     metrics = {name: float(value) for name, value in measured.items()}
-    metrics["response/stop_rate"] = 1.0 - metrics["response/truncated"]
+    # Of all that was sampled: `drop` masks truncated rows out, and would leave none to be seen.
+    metrics["response/stop_rate"] = 1.0 - int(experience.truncated.sum()) / max(1, len(rows))
     metrics["diversity/distinct_2"] = distinct_bigrams(
         [experience.tokens[i][mask[i]].tolist() for i in range(len(experience))]
     )

@@ -8,6 +8,8 @@ reads; pre-training weights every token.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,8 +78,15 @@ def sft(
     policy.model.train()
     for index, rows in enumerate(batches, start):
         batch = TokenBatch.collate(rows, pad=pad).to(policy.model.device)
-        metrics = learner.step(loss, batch)
+        metrics = learner.step(loss, batch, describe=partial(_describe, rows))
         yield SFTStep(index, sum(batch.row_lengths), metrics)
+
+
+def _describe(sequences: Sequence[WeightedSequence], rows: Sequence[int]) -> list[dict[str, Any]]:
+    return [
+        {"row": row, "tokens": list(sequences[row][0]), "weights": list(sequences[row][1])}
+        for row in rows
+    ]
 
 
 @torch.no_grad()

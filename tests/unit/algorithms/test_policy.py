@@ -129,6 +129,13 @@ def test_a_vast_ratio_stays_finite_and_its_kl_is_reported_unclamped(new, old, kl
     assert (logprobs - old_logprobs).exp().item() in (float("inf"), pytest.approx(0, abs=1e-30))
 
 
+def test_log_ratio_is_reported_as_it_is_although_the_loss_clamps_it():
+    new, old = torch.tensor([[-1.0, -60.0, 7.0]]), torch.tensor([[-2.0, -10.0, -99.0]])
+    mask = torch.tensor([[True, True, False]])
+    metrics = ppo_policy_loss(new, old, torch.ones(1, 3), mask, clip=0.2).metrics
+    assert metrics["policy/log_ratio_max"].item() == 50
+
+
 @settings(max_examples=40)
 @given(seed=SEEDS)
 def test_metrics_equal_numpy_on_a_ragged_batch(seed, ragged, garbage):
@@ -149,6 +156,7 @@ def test_metrics_equal_numpy_on_a_ragged_batch(seed, ragged, garbage):
         "policy/ratio_mean": ratio.mean(),
         "policy/ratio_max": ratio.max(),
         "policy/ratio_min": ratio.min(),
+        "policy/log_ratio_max": np.abs(new - old).max(),
         "policy/approx_kl_k1": (old - new).mean(),
         "policy/approx_kl_k3": (ratio - 1 - np.log(ratio)).mean(),
     }

@@ -212,7 +212,7 @@ def test_validate_accepts_good_files_and_says_what_they_hold(capsys, tmp_path):
     file = tmp_path / "prompts.jsonl"
     file.write_text('{"id": "1", "prompt": [{"role": "user", "content": "hello"}]}\n')
     assert main(["validate", str(file), "--schema", "prompts"]) == 0
-    assert "1 rows of prompts, 0 faults" in capsys.readouterr().out
+    assert "1 row of prompts, 0 faults" in capsys.readouterr().out
 
 
 def test_validate_finds_prompts_of_the_test_set(capsys, tmp_path):

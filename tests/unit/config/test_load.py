@@ -133,7 +133,7 @@ def test_number_below_zero_is_a_value(load):
         (
             ("warmup: 0.1", "warmpu: 0.1"),
             "recipe.yaml:11: stages.sft.optimizer.warmpu: unknown key (found 0.1). "
-            "Did you mean 'warmup'? Allowed: learning_rate, schedule, floor, warmup, "
+            "Did you mean 'warmup'? Allowed: algorithm, learning_rate, schedule, floor, warmup, "
             "weight_decay, beta1, beta2, epsilon, max_gradient_norm",
         ),
         (

@@ -66,7 +66,7 @@ def test_reward_model_that_gives_no_number_fails(reward_model):
     with torch.no_grad():
         reward_model.model.score.weight.fill_(math.nan)
     score = ModelReward(reward_model)([ASKED], [completion("fine.")])[0]
-    assert score.status is ScoreStatus.ERROR
+    assert score.status is ScoreStatus.NOT_FINITE
     assert math.isnan(score.value)
 
 
@@ -98,7 +98,7 @@ def raises(prompt: Prompt, completion: Completion) -> float:
     [
         (raises, ScoreStatus.ERROR, "mine raised KeyError('missing')"),
         (lambda prompt, c: None, ScoreStatus.UNSCORABLE, "mine returned None"),
-        (lambda prompt, c: math.nan, ScoreStatus.ERROR, "mine returned nan, expected a finite"),
+        (lambda prompt, c: math.nan, ScoreStatus.NOT_FINITE, "mine returned nan, expected"),
         (lambda prompt, c: "good", ScoreStatus.ERROR, "mine returned 'good', expected a finite"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 
 from tutelage.errors import ConfigError, RewardError
 from tutelage.records import Completion, Message, Prompt, Score, ScoreStatus, StopReason
-from tutelage.rewards import Sum, require_scores
+from tutelage.rewards import Sum, finite_or_failed, require_scores
 
 PROMPTS = [Prompt(str(i), (Message("user", "q"),)) for i in range(3)]
 COMPLETIONS = [Completion(str(i), (5,), (-1.0,), "a", StopReason.STOP_TOKEN) for i in range(3)]
@@ -45,8 +45,17 @@ def test_one_failed_part_fails_the_sum_of_that_row_alone():
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_part_that_is_no_number_fails(value):
     score = Sum({"mine": (1.0, fixed(value, 0, 0))})(PROMPTS, COMPLETIONS)[0]
-    assert score.status is ScoreStatus.ERROR
+    assert score.status is ScoreStatus.NOT_FINITE
     assert score.notes.startswith("mine: the score is")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e39, -1e39])
+def test_a_score_that_float32_cannot_hold_has_failed(value):
+    kept, odd, failed = finite_or_failed([Score(3e38), Score(value), FAILED])
+    assert kept == Score(3e38)
+    assert odd.status is ScoreStatus.NOT_FINITE
+    assert odd.notes == f"the score is {value}, beyond float32"
+    assert failed is FAILED
 
 
 def test_sum_needs_parts_with_finite_weights():

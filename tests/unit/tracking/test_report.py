@@ -176,3 +176,9 @@ def test_a_missing_matplotlib_names_the_extra_and_keeps_the_old_report(folder):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "matplotlib is not installed: pip install 'tutelage[report]'"
     assert (folder / "report.html").read_text() == "old"
+
+
+def test_alarms_that_rang_are_listed_on_their_stage_and_not_among_its_numbers(page):
+    assert page.text.count("Alarm ") == 1
+    assert "Alarm kl_runaway: 4 rounds, first in step 21" in page.text
+    assert "alarm/" not in page.text

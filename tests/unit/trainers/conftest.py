@@ -14,7 +14,8 @@ from tutelage.generation import Engine, FakeEngine, LocalEngine, Sampling
 from tutelage.models import Critic, Policy, SharedCritic, recompute_activations
 from tutelage.records import Completion, EncodedPrompt, Message, Prompt, Score
 from tutelage.rewards import Reward
-from tutelage.trainers.learner import Batch, Learner, Optimizer, Plan
+from tutelage.trainers.learner import Batch, Learner, Plan
+from tutelage.trainers.optimizer import Optimizer
 from tutelage.trainers.ppo import PPOStep, ppo
 
 STOP = 2

@@ -1,6 +1,5 @@
 """Minibatches, denominators, clipping, schedules and skipped steps: exact, on toys."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +12,9 @@ from torch import Tensor, nn
 
 from tutelage.algorithms import LossOutput
 from tutelage.config import BatchConfig, OptimizerConfig
-from tutelage.errors import ModelError, TrainingError
-from tutelage.trainers.learner import Learner, Optimizer, schedule
+from tutelage.errors import TrainingError
+from tutelage.trainers.learner import Learner
+from tutelage.trainers.optimizer import Optimizer
 
 LENGTHS = (3, 1, 5, 2, 4, 1, 6, 2, 3)
 
@@ -266,11 +266,10 @@ def test_step_that_is_not_finite_is_skipped_for_all_models(spoil):
     assert not any(model.weight.equal(before[name]) for name, model in models.items())
     assert all(weight.isfinite().all() for m in models.values() for weight in m.parameters())
     assert [optimizer.steps for optimizer in optimizers.values()] == [1, 1]
-    learner.step(loss, rows)
-    learner.step(loss, rows)
-    with pytest.raises(TrainingError, match="3 optimiser steps in a row were not finite"):
+    with pytest.raises(TrainingError, match=r"3 of 4 optimiser steps.* were not finite"):
         learner.step(loss, rows)
-    assert learner.skipped == 5
+    assert learner.skipped == 2
+    assert learner.guard.skipped == 3
 
 
 def test_models_not_named_stay_bit_for_bit():
@@ -318,135 +317,6 @@ def test_metrics_of_minibatches_are_means_and_extremes(learner_of):
     assert len(losses) == 3
     assert metrics["loss"] == pytest.approx(sum(losses) / 3)
     assert metrics["id_max"] == 8
-
-
-# The optimiser.
-
-
-def one_weight(*shape: int, value: float = 0.05) -> nn.Module:
-    model = nn.Module()
-    model.weight = nn.Parameter(torch.full(shape, value))
-    return model
-
-
-@pytest.mark.parametrize(("epsilon", "share"), [(1e-8, 0.999), (1e-5, 0.5)])
-def test_first_step_shrinks_with_epsilon_where_gradients_are_small(epsilon, share):
-    """|g| = 1e-5: a step of lr g / (|g| + eps)."""
-    config = OptimizerConfig(learning_rate=1e-3, schedule="constant", epsilon=epsilon)
-    model = one_weight(1, value=0.0)
-    optimizer = Optimizer(model, config, 10)
-    model.weight.grad = torch.full((1,), 1e-5)
-    optimizer.step()
-    assert model.weight.item() == pytest.approx(-1e-3 * share, rel=1e-3)
-
-
-def test_default_epsilon_is_that_of_the_ppo_literature():
-    assert OptimizerConfig().epsilon == 1e-5
-
-
-def test_float32_weights_all_move_at_small_learning_rates():
-    model = one_weight(100, 100)
-    with torch.no_grad():
-        model.weight.copy_(0.05 * torch.randn(100, 100))
-    before = model.weight.detach().clone()
-    optimizer = Optimizer(model, OptimizerConfig(learning_rate=3e-6, schedule="constant"), 100)
-    # Negative control: the same steps on bfloat16 weights are rounded away.
-    coarse = nn.Parameter(before.bfloat16())
-    careless = torch.optim.AdamW([coarse], lr=3e-6, weight_decay=0.0)
-    for _ in range(100):
-        model.weight.grad, coarse.grad = torch.ones_like(before), torch.ones_like(coarse)
-        optimizer.step()
-        careless.step()
-    assert (model.weight != before).float().mean() >= 0.999
-    assert (coarse != before.bfloat16()).float().mean() < 0.05
-    state = optimizer.adamw.state_dict()["state"]
-    assert {t.dtype for s in state.values() for t in s.values() if t.ndim} == {torch.float32}
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_low_precision_weights_are_refused(dtype):
-    with pytest.raises(ModelError, match="expected float32 master weights"):
-        Optimizer(one_weight(3).to(dtype), OptimizerConfig(), 10)
-
-
-def test_second_moment_decays_without_gradient():
-    model = one_weight(1)
-    optimizer = Optimizer(model, OptimizerConfig(), 2000)
-    for step in range(1001):
-        model.weight.grad = torch.full((1,), 1.0 if step == 0 else 0.0)
-        optimizer.step()
-    (state,) = optimizer.adamw.state_dict()["state"].values()
-    assert state["exp_avg_sq"].item() == pytest.approx(1e-3 * 0.999**1000, rel=1e-3)
-
-
-def test_decay_spares_biases_and_norms():
-    model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
-    config = OptimizerConfig(learning_rate=0.1, schedule="constant", weight_decay=0.5)
-    optimizer = Optimizer(model, config, 10)
-    before = {name: w.detach().clone() for name, w in model.named_parameters()}
-    for weight in model.parameters():
-        weight.grad = torch.zeros_like(weight)
-    optimizer.step()
-    changed = {n for n, w in model.named_parameters() if not w.equal(before[n])}
-    assert changed == {"0.weight"}
-    torch.testing.assert_close(model[0].weight, 0.95 * before["0.weight"])
-    assert OptimizerConfig().weight_decay == 0
-
-
-def test_all_groups_follow_the_schedule():
-    model = nn.Linear(4, 4)
-    config = OptimizerConfig(learning_rate=0.1, schedule="linear", floor=0.1)
-    optimizer = Optimizer(model, config, 10)
-    for taken in range(10):
-        for weight in model.parameters():
-            weight.grad = torch.ones_like(weight)
-        expected = 0.1 * (1 - 0.9 * taken / 10)
-        assert optimizer.learning_rate == pytest.approx(expected)
-        optimizer.step()
-        assert [g["lr"] for g in optimizer.adamw.param_groups] == pytest.approx([expected] * 2)
-    assert optimizer.learning_rate == pytest.approx(0.01)
-
-
-@pytest.mark.parametrize("floor", [0.0, 0.1])
-@pytest.mark.parametrize("kind", ["cosine", "linear", "constant"])
-def test_schedule_rises_then_falls_to_its_floor(kind, floor):
-    config = OptimizerConfig(schedule=kind, floor=floor, warmup=0.2)
-    rates = [schedule(config, step, 100) for step in range(101)]
-    rising, falling = rates[:21], rates[20:]
-    assert rising == sorted(rising)
-    assert 0 < rates[0] < 0.1
-    assert max(rates) == rates[20] == 1
-    assert falling == sorted(falling, reverse=True)
-    assert rates[100] == pytest.approx(1.0 if kind == "constant" else floor)
-    assert schedule(config, 500, 100) == pytest.approx(rates[100])
-    middle = {"cosine": (1 + floor) / 2, "linear": (1 + floor) / 2, "constant": 1}
-    assert rates[60] == pytest.approx(middle[kind])
-
-
-def test_cosine_is_a_cosine():
-    config = OptimizerConfig(schedule="cosine")
-    assert schedule(config, 25, 100) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
-
-
-def test_optimiser_goes_on_where_it_was_saved():
-    config = OptimizerConfig(learning_rate=0.01, schedule="cosine")
-    gradients = torch.randn(8, 4, 4)
-
-    def steps(optimizer: Optimizer, which: range) -> None:
-        for i in which:
-            optimizer.weights[0].grad = gradients[i].clone()
-            optimizer.step()
-
-    straight = Optimizer(one_weight(4, 4), config, 8)
-    steps(straight, range(8))
-    first = Optimizer(one_weight(4, 4), config, 8)
-    steps(first, range(4))
-    second = Optimizer(one_weight(4, 4), config, 8)
-    with torch.no_grad():
-        second.weights[0].copy_(first.weights[0])
-    second.load_state_dict(first.state_dict())
-    steps(second, range(4, 8))
-    assert second.weights[0].equal(straight.weights[0])
 
 
 def test_learner_goes_on_bit_for_bit_from_its_saved_state(learner_of):

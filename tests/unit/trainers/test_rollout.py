@@ -89,7 +89,8 @@ def test_round_is_measured_as_numpy_would(experience):
         "kl/k3": (np.exp(-flat) - 1 + flat).mean(),
         "response/length": np.mean([4, 1, 6, 2]),
         "response/truncated": 2 / 4,
-        "response/stop_rate": 2 / 4,
+        # Of all five rows: the one that could not be scored ended by itself.
+        "response/stop_rate": 3 / 5,
         "value/explained_variance": 1 - np.var(returns - values) / np.var(returns),
         "advantage/mean": advantages.mean(),
         "advantage/std": advantages.std(),
@@ -157,6 +158,20 @@ def test_truncated_rows_are_masked_out_only_when_dropped(experience):
         assert rows.response_lengths.tolist() == [2, 2]
     dropped = collate(prompts, completions, [Score(1.0)] * 2, "drop")
     assert dropped.response_lengths.tolist() == [2, 0]
+
+
+def test_stop_rate_sees_the_truncated_rows_that_are_dropped(experience):
+    """All rows are masked out, and still none of them ended by itself."""
+    count = len(experience)
+    cut_off = replace(
+        experience,
+        truncated=torch.ones(count, dtype=torch.bool),
+        response_mask=torch.zeros_like(experience.response_mask),
+    )
+    assert rollout_metrics(cut_off, kl_of(cut_off))["response/stop_rate"] == 0
+    assert rollout_metrics(experience, kl_of(experience))["response/stop_rate"] == pytest.approx(
+        1 - experience.truncated.sum().item() / count
+    )
 
 
 def test_distinct_bigrams_by_hand():

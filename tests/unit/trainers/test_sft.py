@@ -11,7 +11,8 @@ from tutelage.data.chat import IGNORED, encode_demonstration
 from tutelage.experience import TokenBatch
 from tutelage.models import Policy
 from tutelage.records import Message
-from tutelage.trainers.learner import Learner, Optimizer
+from tutelage.trainers.learner import Learner
+from tutelage.trainers.optimizer import Optimizer
 from tutelage.trainers.sft import imitation_loss, perplexity, sft
 
 STOP = 2

@@ -94,6 +94,7 @@ def _answer(
         tokenizer,
         generator(context, policy.model.device),
         batch_size=config.sampling.batch_size,
+        notify=context.progress.message,
     )
     encoded = encode(context, tokenizer, prompts)
     completions = engine.generate(encoded, sampling_of(config.sampling, tokenizer))

@@ -15,6 +15,9 @@ from tutelage.models import Policy, load_causal_lm, load_tokenizer, save_model
 from tutelage.pipeline.context import StageContext
 from tutelage.records import EncodedPrompt, Prompt
 from tutelage.tracking.card import ModelCard, write_model_card
+from tutelage.trainers.finite import FiniteGuard
+from tutelage.trainers.learner import Learner
+from tutelage.trainers.optimizer import Optimizer
 
 __all__ = [
     "Speed",
@@ -23,6 +26,7 @@ __all__ = [
     "encode",
     "generator",
     "load_policy",
+    "new_learner",
     "sampling_of",
     "save_policy",
 ]
@@ -41,6 +45,22 @@ def device() -> torch.device:
 def generator(context: StageContext, on: torch.device | str = "cpu") -> torch.Generator:
     """A generator of random numbers that the stage's seed determines."""
     return torch.Generator(device=on).manual_seed(context.seed)
+
+
+def new_learner(
+    context: StageContext,
+    optimizers: Mapping[str, Optimizer],
+    batch: BatchConfig,
+    source: torch.Generator,
+) -> Learner:
+    """A learner that tells the person who watches, and leaves evidence, when something is wrong."""
+    return Learner(
+        optimizers,
+        batch,
+        source,
+        guard=FiniteGuard(context.evidence, notify=context.progress.message),
+        notify=context.progress.message,
+    )
 
 
 def load_policy(

@@ -20,9 +20,15 @@ from tutelage.data.tokenizer import train_tokenizer
 from tutelage.errors import DataError
 from tutelage.models import Policy, new_llama, save_model
 from tutelage.pipeline.context import StageContext
-from tutelage.pipeline.stages.preparation import Speed, compute_dtype, device, generator
+from tutelage.pipeline.stages.preparation import (
+    Speed,
+    compute_dtype,
+    device,
+    generator,
+    new_learner,
+)
 from tutelage.trainers.batches import Shuffled
-from tutelage.trainers.learner import Learner, Optimizer
+from tutelage.trainers.optimizer import Optimizer
 from tutelage.trainers.sft import WeightedSequence, perplexity, sft
 
 __all__ = ["run"]
@@ -70,10 +76,9 @@ def _train(
     facts = _facts_only(held_out)
     pad = int(tokenizer.pad_token_id or 0)
     source = generator(context)
-    learner = Learner(
-        {"pretrain": Optimizer(policy.model, config.optimizer, config.steps)},
-        BatchConfig(minibatch=config.rows),
-        source,
+    optimizer = Optimizer(policy.model, config.optimizer, config.steps)
+    learner = new_learner(
+        context, {"pretrain": optimizer}, BatchConfig(minibatch=config.rows), source
     )
     batches = Shuffled(training, config.rows, config.steps, source)
     result = {"tokens": 0.0, "steps": 0.0}
@@ -87,6 +92,7 @@ def _train(
             result["steps"] = float(done)
             metrics = {
                 "pretrain/loss": step.metrics["loss"],
+                "train/skipped": step.metrics["train/skipped"],
                 "throughput/tokens_per_second": speed.read(step.tokens),
             }
             if done % every == 0 or done == config.steps:

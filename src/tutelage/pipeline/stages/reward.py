@@ -17,9 +17,15 @@ from tutelage.errors import DataError
 from tutelage.evaluation.reward_quality import RewardQuality, length_relation, quality
 from tutelage.models import RewardModel, recompute_activations
 from tutelage.pipeline.context import StageContext
-from tutelage.pipeline.stages.preparation import Speed, compute_dtype, device, generator
+from tutelage.pipeline.stages.preparation import (
+    Speed,
+    compute_dtype,
+    device,
+    generator,
+    new_learner,
+)
 from tutelage.records import Preference, Prompt
-from tutelage.trainers.learner import Learner, Optimizer
+from tutelage.trainers.optimizer import Optimizer
 from tutelage.trainers.reward import (
     ComparedAnswers,
     Minibatches,
@@ -126,9 +132,8 @@ def _train_phase(
     if context.checkpoints.resumed_at > done + steps:
         return done + steps
     source = generator(context)
-    learner = Learner(
-        {"reward_model": Optimizer(model, phase.optimizer, steps)}, config.batch, source
-    )
+    optimizer = Optimizer(model, phase.optimizer, steps)
+    learner = new_learner(context, {"reward_model": optimizer}, config.batch, source)
     batches = Minibatches(groups, config.batch.minibatch, steps, source)
     speed = Speed()
     with context.checkpoints.track(model=model, learner=learner, batches=batches) as checkpoints:
@@ -146,6 +151,7 @@ def _train_phase(
                 "reward_model/margin": step.metrics["margin"],
                 "reward_model/gradient_norm": step.metrics["reward_model/gradient_norm"],
                 "reward_model/learning_rate": step.metrics["reward_model/learning_rate"],
+                "train/skipped": step.metrics["train/skipped"],
                 "throughput/pairs_per_second": speed.read(config.batch.minibatch),
             }
             context.metrics.log(done + step.index, metrics)

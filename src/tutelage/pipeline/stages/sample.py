@@ -28,7 +28,13 @@ def run(config: SampleStage, context: StageContext) -> dict[str, float]:
     prompts = load_prompts(context.resolve(config.prompts, "prompts.jsonl"), config.limit)
     encoded = encode(context, tokenizer, prompts, config.max_prompt_tokens)
     source = generator(context, policy.model.device)
-    engine = LocalEngine(policy, tokenizer, source, batch_size=config.sampling.batch_size)
+    engine = LocalEngine(
+        policy,
+        tokenizer,
+        source,
+        batch_size=config.sampling.batch_size,
+        notify=context.progress.message,
+    )
     sampling = sampling_of(config.sampling, tokenizer)
     count = sampling.samples_per_prompt
     size = max(1, config.sampling.batch_size // count) * 4

@@ -15,11 +15,12 @@ from tutelage.pipeline.stages.preparation import (
     compute_dtype,
     generator,
     load_policy,
+    new_learner,
     save_policy,
 )
 from tutelage.records import Demonstration
 from tutelage.trainers.batches import Shuffled
-from tutelage.trainers.learner import Learner, Optimizer
+from tutelage.trainers.optimizer import Optimizer
 from tutelage.trainers.sft import WeightedSequence, perplexity, sft
 
 __all__ = ["run"]
@@ -41,9 +42,8 @@ def run(config: SFTStage, context: StageContext) -> dict[str, float]:
     held_out, training = sequences[:held_out_count], sequences[held_out_count:] or sequences
     steps = max(1, math.ceil(config.epochs * len(training) / config.batch.minibatch))
     source = generator(context)
-    learner = Learner(
-        {"sft": Optimizer(policy.model, config.optimizer, steps)}, config.batch, source
-    )
+    optimizer = Optimizer(policy.model, config.optimizer, steps)
+    learner = new_learner(context, {"sft": optimizer}, config.batch, source)
     pad = int(tokenizer.pad_token_id or 0)
     before, _ = perplexity(policy, held_out, pad=pad)
     speed = Speed()
@@ -59,6 +59,7 @@ def run(config: SFTStage, context: StageContext) -> dict[str, float]:
                 "sft/gradient_norm": step.metrics["sft/gradient_norm"],
                 "sft/learning_rate": step.metrics["sft/learning_rate"],
                 "sft/tokens": float(step.tokens),
+                "train/skipped": step.metrics["train/skipped"],
                 "throughput/tokens_per_second": speed.read(step.tokens),
             }
             context.metrics.log(step.index, metrics)

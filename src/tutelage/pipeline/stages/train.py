@@ -33,15 +33,18 @@ from tutelage.pipeline.stages.preparation import (
     encode,
     generator,
     load_policy,
+    new_learner,
     sampling_of,
     save_policy,
 )
 from tutelage.records import EncodedPrompt
 from tutelage.rewards import LengthPenalty, ModelReward, Reward, Sum, load_function
 from tutelage.tracking.metrics import SampleWriter
+from tutelage.trainers.alarms import Alarms
 from tutelage.trainers.batches import Shuffled
 from tutelage.trainers.divergence import sequence_kl
-from tutelage.trainers.learner import Learner, Optimizer
+from tutelage.trainers.learner import Learner
+from tutelage.trainers.optimizer import Optimizer
 from tutelage.trainers.ppo import PPOStep, ppo
 
 __all__ = ["run"]
@@ -66,7 +69,13 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
         recompute_activations(policy.model)
         recompute_activations(critic.backbone.model)
     source = generator(context, policy.model.device)
-    engine = LocalEngine(policy, tokenizer, source, batch_size=settings.sampling.batch_size)
+    engine = LocalEngine(
+        policy,
+        tokenizer,
+        source,
+        batch_size=settings.sampling.batch_size,
+        notify=context.progress.message,
+    )
     prompts = encode(
         context,
         tokenizer,
@@ -79,6 +88,7 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
     batches = Shuffled(prompts, settings.prompts_per_step, settings.steps, generator(context))
     kl_coefficient = _kl_coefficient(settings.kl)
     recent: list[dict[str, float]] = []
+    alarms = Alarms(settings, context.progress.message)
     with context.checkpoints.track(
         policy=policy.model,
         critic=critic,
@@ -88,6 +98,7 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
         kl_coefficient=kl_coefficient,
         probes=probe.rows if probe else [],
         recent=recent,
+        alarms=alarms.rung,
     ) as checkpoints:
         if checkpoints.resumed_at:
             engine.load_weights(policy)
@@ -104,7 +115,7 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
             settings,
             start=batches.taken,
         )
-        _consume(rounds, config, context, probe, recent)
+        _consume(rounds, config, context, probe, recent, alarms)
     save_policy(
         context,
         policy,
@@ -117,7 +128,8 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
     )
     critic.save(context.folder / "critic")
     keys = ("reward/score", "reward/total", "kl/sequence", "response/length", "response/truncated")
-    return {key: sum(row[key] for row in recent) / len(recent) for key in keys}
+    means = {key: sum(row[key] for row in recent) / len(recent) for key in keys}
+    return means | alarms.summary()
 
 
 def _consume(
@@ -126,8 +138,13 @@ def _consume(
     context: StageContext,
     probe: "_Probe | None",
     recent: list[dict[str, float]],
+    alarms: Alarms,
 ) -> None:
-    """Logs every round, and keeps the metrics of the last tenth of them in `recent`."""
+    """Logs every round, and keeps the metrics of the last tenth of them in `recent`.
+
+    Raises:
+        TrainingError: an alarm rang that is to stop the stage; it is saved.
+    """
     speed = Speed()
     total = config.ppo.steps
     with SampleWriter(context.folder / "samples.jsonl", per_step=config.log_samples) as samples:
@@ -138,11 +155,15 @@ def _consume(
             metrics = {"train/loss" if k == "loss" else k: v for k, v in step.metrics.items()}
             tokens = int(step.experience.response_mask.sum())
             metrics["throughput/tokens_per_second"] = speed.read(tokens)
+            metrics |= alarms.hear(step.index, metrics)
             context.metrics.log(step.index, metrics)
             context.progress.step(done, total, metrics)
             _log_samples(samples, step)
             recent.append(metrics)
             del recent[: -max(1, total // 10)]
+            if alarms.stopping:
+                context.checkpoints.save(done)
+                raise alarms.stop(step.index)
             if probe is not None and probe.due(done, total):
                 probe.take(done)
             context.checkpoints.boundary(done)
@@ -238,16 +259,11 @@ def _critic(
 def _learner(config: PPOConfig, policy: Policy, critic: Critic, context: StageContext) -> Learner:
     updates = config.epochs * math.ceil(config.rows_per_step / config.batch.minibatch)
     rounds = config.steps
-    return Learner(
-        {
-            "policy": Optimizer(
-                policy.model, config.policy, (rounds - config.critic_warmup) * updates
-            ),
-            "value": Optimizer(critic, config.critic, rounds * updates),
-        },
-        config.batch,
-        generator(context),
-    )
+    optimizers = {
+        "policy": Optimizer(policy.model, config.policy, (rounds - config.critic_warmup) * updates),
+        "value": Optimizer(critic, config.critic, rounds * updates),
+    }
+    return new_learner(context, optimizers, config.batch, generator(context))
 
 
 def _kl_coefficient(config: KLConfig) -> KLCoefficient:
@@ -284,7 +300,12 @@ class _Probe:
             return None
         path = context.resolve(config.probes, "held_out.jsonl")
         prompts = encode(context, tokenizer, load_prompts(path, config.probe_count))
-        engine = LocalEngine(policy, tokenizer, generator(context, policy.model.device))
+        engine = LocalEngine(
+            policy,
+            tokenizer,
+            generator(context, policy.model.device),
+            notify=context.progress.message,
+        )
         return cls(
             prompts, engine, reference, sampling, context.seed, config.probe_every, [], context
         )

@@ -1,0 +1,99 @@
+"""How rows are cut into micro-batches, and into smaller ones when memory runs out.
+
+    rows, longest first ──budget of tokens──> micro-batches ──memory runs out──> half the budget
+
+A micro-batch is what goes through the model at once. How rows are cut changes no gradient: losses
+are divided by the denominator of the whole minibatch.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
+
+from tutelage.errors import TrainingError
+from tutelage.models.memory import out_of_memory, release_memory
+
+__all__ = ["BudgetHalved", "MicroBatches"]
+
+T = TypeVar("T")
+
+
+class BudgetHalved(Exception):
+    """Memory has run out and the budget is smaller now: cut the rows again and go on."""
+
+
+class MicroBatches:
+    """Cuts rows up by a budget of tokens that never rises."""
+
+    def __init__(self, tokens: int, notify: Callable[[str], None]) -> None:
+        """Begins with the configured budget.
+
+        Args:
+            tokens: of a micro-batch, padding included.
+            notify: hears of each halving.
+        """
+        self.tokens = tokens
+        self._notify = notify
+
+    def cut(self, rows: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+        """The rows as micro-batches.
+
+        Rows of like length are together, so that little of the budget is padding. What this
+        budget has cut already stays as it is.
+
+        Args:
+            rows: row numbers, longest first.
+            lengths: tokens of every row.
+        """
+        rest = list(rows)
+        while rest:
+            size = max(1, self.tokens // max(1, lengths[rest[0]]))
+            yield rest[:size]
+            rest = rest[size:]
+
+    def attempt(self, rows: Sequence[int], lengths: Sequence[int], compute: Callable[[], T]) -> T:
+        """What `compute` makes of a micro-batch.
+
+        Raises:
+            BudgetHalved: memory ran out; whatever `compute` has left half done is the caller's.
+            TrainingError: memory ran out at a single row.
+        """
+        try:
+            return compute()
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+        # Here the error is gone, and with its traceback the tensors of the attempt.
+        release_memory()
+        self._halve(rows, lengths)
+        raise BudgetHalved
+
+    def each(
+        self,
+        planned: Sequence[Sequence[int]],
+        lengths: Sequence[int],
+        compute: Callable[[list[int]], T],
+    ) -> Iterator[tuple[list[int], T]]:
+        """Every micro-batch with what `compute` makes of it; one that does not fit is cut again."""
+        for rows in planned:
+            for part in self.cut(rows, lengths):
+                try:
+                    result = self.attempt(part, lengths, partial(compute, part))
+                except BudgetHalved:
+                    yield from self.each([part], lengths, compute)
+                else:
+                    yield part, result
+
+    def _halve(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
+        longest = max(lengths[row] for row in rows)
+        if len(rows) == 1:
+            raise TrainingError(
+                f"memory ran out at a single row of {longest} tokens: allow shorter rows "
+                "(max_length; for PPO max_prompt_tokens and ppo.sampling.max_tokens), set "
+                "precision.compute to bfloat16, or take a smaller model"
+            )
+        before, self.tokens = self.tokens, min(self.tokens, len(rows) * longest) // 2
+        self._notify(
+            f"memory ran out at {len(rows)} rows of up to {longest} tokens: micro-batches have "
+            f"{self.tokens} tokens from here on instead of {before} (batch.microbatch_tokens)"
+        )
