@@ -26,6 +26,7 @@ class Mutant:
 
 
 _PPO = "tests/unit/trainers/test_ppo.py::"
+_TRUNK = "tests/unit/trainers/test_ppo_trunk.py::"
 _LEARNER = "tests/unit/trainers/test_learner.py::"
 _EXPERIENCE = ("tests/unit/test_experience.py",)
 _REWARDS = ("tests/unit/rewards/test_reward.py",)
@@ -383,6 +384,38 @@ MUTANTS = (
         "train=None,",
         "The policy follows a critic that knows nothing yet.",
         (_PPO + "test_critic_warms_up_while_the_policy_stays_bit_for_bit",),
+    ),
+    Mutant(
+        "shared-trunk-without-the-value-loss",
+        "src/tutelage/models/critic.py",
+        "return self.policy.states(rows) if policy_states is None else policy_states",
+        "return self.policy.states(rows) if policy_states is None else policy_states.detach()",
+        "The trunk that policy and critic share learns from the policy's loss alone.",
+        (_TRUNK + "test_shared_trunk_gets_the_sum_of_both_losses_gradients",),
+    ),
+    Mutant(
+        "chunks-without-gradients",
+        "src/tutelage/models/chunks.py",
+        "for chunk in zip(*(each.chunk(pieces) for each in per_token), strict=True)",
+        "for chunk in zip(*(each.detach().chunk(pieces) for each in per_token), strict=True)",
+        "As soon as tokens do not fit one chunk, nothing below the head learns.",
+        ("tests/unit/models/test_chunks.py",),
+    ),
+    Mutant(
+        "windows-of-other-blocks",
+        "src/tutelage/models/frozen_layers.py",
+        "part.config.layer_types = types[start:end]",
+        "part.config.layer_types = types",
+        "The blocks above frozen ones look as far back as the frozen ones do.",
+        ("tests/unit/models/test_frozen_layers.py",),
+    ),
+    Mutant(
+        "checkpointing-does-nothing",
+        "src/tutelage/models/checkpointing.py",
+        "    for model in models:\n        model.train()\n",
+        "",
+        "Gradient checkpointing is switched on and has no effect outside of training mode.",
+        (_TRUNK + "test_activations_computed_again_change_nothing",),
     ),
     Mutant(
         "ratio-not-checked",
