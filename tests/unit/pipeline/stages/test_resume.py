@@ -172,6 +172,7 @@ PARTS = {
         "kl_coefficient",
         "probes",
         "recent",
+        "alarms",
         "random",
     ],
 }
