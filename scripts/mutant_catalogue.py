@@ -109,7 +109,7 @@ MUTANTS = (
     Mutant(
         "reference-is-the-policy",
         "src/tutelage/models/policy.py",
-        "model = copy.deepcopy(self.model)",
+        "model = copy.deepcopy(self.model, frozen)",
         "model = self.model",
         "The reference shares the policy's weights: the KL is 0 for ever.",
         ("tests/unit/models/test_policy.py",),
@@ -216,8 +216,8 @@ MUTANTS = (
     Mutant(
         "kl-loss-detached",
         "src/tutelage/trainers/ppo.py",
-        "divergence = full_kl(logits, other_logits).sum()",
-        "divergence = full_kl(logits.detach(), other_logits).sum()",
+        "divergences.append(full_kl(logits, other_logits))",
+        "divergences.append(full_kl(logits.detach(), other_logits))",
         "The KL term of the loss has a value but no gradient.",
         (_PPO + "test_the_reference_holds_the_policy_through_the_loss",),
     ),

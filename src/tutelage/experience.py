@@ -39,6 +39,8 @@ class Experience:
     values: Float[Tensor, "batch time"] | None = None
     advantages: Float[Tensor, "batch time"] | None = None
     returns: Float[Tensor, "batch time"] | None = None
+    lower_states: Float[Tensor, "batch time hidden"] | None = None
+    """What frozen blocks of the policy made of the tokens, where it has some."""
 
     @classmethod
     def collate(
@@ -118,7 +120,7 @@ class Experience:
         for item in fields(self):
             value = getattr(self, item.name)
             if value is not None:
-                picked[item.name] = value[index, :width] if value.ndim == 2 else value[index]
+                picked[item.name] = value[index, :width] if value.ndim >= 2 else value[index]
         return replace(self, **picked)
 
 

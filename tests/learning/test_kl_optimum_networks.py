@@ -22,7 +22,7 @@ from tutelage.algorithms import FixedKL, kl_estimate
 from tutelage.config import PPOConfig
 from tutelage.experience import Experience
 from tutelage.generation import LocalEngine, Sampling
-from tutelage.models import Critic, Policy
+from tutelage.models import Critic, Policy, SharedCritic
 from tutelage.records import Completion, EncodedPrompt, Message, Prompt, Score, StopReason
 from tutelage.trainers.learner import Learner
 from tutelage.trainers.optimizer import Optimizer
@@ -147,11 +147,12 @@ def train(
     layers: int = 2,
     width: int = 32,
     rate: float = 3e-3,
+    trunk: str = "own",
 ) -> Outcome:
     """PPO from the reference; two epochs of four minibatches a round, annealed to nothing."""
     policy = Policy(world.model(layers, width))
     reference = policy.frozen_copy()
-    critic = Critic.from_policy(policy.model)
+    critic = SharedCritic(policy) if trunk == "shared" else Critic.from_policy(policy.model)
     optimizer = {"learning_rate": rate, "schedule": "linear"}
     config = PPOConfig.model_validate(
         {
@@ -226,8 +227,8 @@ def test_all_completions_are_enumerated(world, count):
     assert distance > 0.3
 
 
-def small(**broken) -> Outcome:
-    return train(SMALL, rounds=20, rows=256, layers=1, width=16, rate=1e-2, **broken)
+def small(**changes) -> Outcome:
+    return train(SMALL, rounds=20, rows=256, layers=1, width=16, rate=1e-2, **changes)
 
 
 def test_small_policy_reaches_the_optimum():
@@ -235,6 +236,12 @@ def test_small_policy_reaches_the_optimum():
     assert outcome.total_variation <= 0.06
     assert abs(outcome.score - outcome.best_score) <= 0.04
     assert outcome.sampler_gap <= 1e-4
+
+
+def test_small_policy_that_shares_its_trunk_with_the_critic_reaches_the_optimum():
+    outcome = small(trunk="shared")
+    assert outcome.total_variation <= 0.06
+    assert abs(outcome.score - outcome.best_score) <= 0.04
 
 
 def test_small_policy_with_k3_in_the_reward_ends_elsewhere():

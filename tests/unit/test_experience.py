@@ -1,6 +1,7 @@
 """How completions become rows of tensors, and rows become smaller batches."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -101,6 +102,14 @@ def test_trained_tokens_are_the_generated_tokens(sizes):
     batch = collate(*rows)
     assert batch.denominator == sum(response for _, response in sizes)
     assert batch.row_lengths == [prompt + response for prompt, response in sizes]
+
+
+def test_states_of_selected_rows_are_cut_with_their_tokens():
+    batch = collate(([5], completion(7), Score(0.0)), ([5, 6], completion(7, 8), Score(0.0)))
+    states = torch.arange(2 * 4 * 3.0).view(2, 4, 3)
+    batch = replace(batch, lower_states=states)
+    assert batch.select([0]).lower_states.equal(states[:1, :2])
+    assert batch.select([1, 0]).lower_states.equal(states.flip(0))
 
 
 def test_moving_a_batch_keeps_what_is_there_and_what_is_not():

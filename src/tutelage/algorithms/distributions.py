@@ -30,7 +30,9 @@ def token_logprobs(
     The temperature must be the sampler's for policy, old policy and reference alike, or the
     ratio is wrong before the first update.
     """
-    return _log_softmax(logits / temperature).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    if temperature != 1.0:
+        logits = logits / temperature
+    return _log_softmax(logits).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
 
 
 def entropy(logits: Float[Tensor, "*shape vocab"]) -> Float[Tensor, "*shape"]:

@@ -113,6 +113,10 @@ class PPOConfig(Section):
     """Scale advantages to mean 0 and variance 1 over the round."""
     target_kl: PositiveFloat | None = None
     """Stop a round's updates when the policy has moved 1.5 times this far per token."""
+    frozen_layers: NonNegativeInt = 0
+    """Lowest blocks of the policy that stay as they are, embeddings included, and with them a head
+    that is tied to these. What they make of a round's tokens is computed once, for policy,
+    reference and shared critic, and for all epochs."""
     critic_warmup: NonNegativeInt = 0
     """Rounds that train the critic alone."""
     max_failed_share: Share = 0.25

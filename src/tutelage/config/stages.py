@@ -339,6 +339,9 @@ class TrainStage(_Stage):
     """Longer prompts are left out and counted."""
     critic: Literal["reward", "policy"] = "policy"
     """What the critic starts from: the reward model, or the policy with a zero head."""
+    critic_trunk: Literal["own", "shared", "adapter"] = "own"
+    """What the critic's head stands on. own: a copy of what it starts from. shared: the policy's
+    trunk, which then learns from both losses; one pass serves both, and half the memory."""
     ppo: PPOConfig = PPOConfig()
     probes: Reference | None = None
     """Prompts answered every `probe_every` rounds; the evaluation judges them afterwards."""
@@ -356,6 +359,21 @@ class TrainStage(_Stage):
         yield self.prompts
         if self.probes is not None:
             yield self.probes
+
+    @model_validator(mode="after")
+    def _trunk_is_the_policys(self) -> Self:
+        if self.critic_trunk == "adapter":
+            raise ValueError(
+                "critic_trunk is 'adapter', a critic with adapters of its own on the policy's "
+                "trunk, which needs a policy with adapters: set critic_trunk to 'shared' or 'own'"
+            )
+        if self.critic_trunk == "shared" and self.critic == "reward":
+            raise ValueError(
+                "critic_trunk is 'shared' and critic is 'reward', but the policy's trunk is not "
+                "the reward model's, whose head would read states that it does not know: set "
+                "critic to 'policy' or critic_trunk to 'own'"
+            )
+        return self
 
 
 class EvaluateStage(_Stage):

@@ -66,3 +66,9 @@ class BatchConfig(Section):
     """Rows per optimiser step."""
     microbatch_tokens: PositiveInt = 16384
     """Tokens, padding included, in one forward and backward pass."""
+    head_tokens: PositiveInt = 2048
+    """Response tokens whose logits over the vocabulary exist at a time. Smaller needs less memory
+    and reads the head once more in the backward pass. Reward models have no such head."""
+    gradient_checkpointing: bool = False
+    """Keep only the input of each block and compute the rest again in the backward pass: the same
+    gradients in less memory, for about a third more computation."""

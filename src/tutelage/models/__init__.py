@@ -1,6 +1,7 @@
 """Policy, critic and reward model over transformers' classes."""
 
-from tutelage.models.critic import Critic
+from tutelage.models.checkpointing import recompute_activations, training_mode
+from tutelage.models.critic import Critic, SharedCritic
 from tutelage.models.load import (
     disable_dropout,
     forbid_low_precision_weights,
@@ -19,6 +20,7 @@ __all__ = [
     "Policy",
     "RewardModel",
     "RewardScale",
+    "SharedCritic",
     "disable_dropout",
     "forbid_low_precision_weights",
     "freeze",
@@ -26,5 +28,7 @@ __all__ = [
     "load_sequence_classifier",
     "load_tokenizer",
     "new_llama",
+    "recompute_activations",
     "save_model",
+    "training_mode",
 ]

@@ -8,13 +8,14 @@ shift happens here, for log-probabilities and for values alike.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, cast
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from tutelage.models.frozen_layers import SplitTrunk
 from tutelage.models.shared_prefix import SharedPrefixRows
 
 __all__ = ["Backbone", "autocast", "base_model", "position_ids", "scatter"]
@@ -60,16 +61,44 @@ class Backbone(nn.Module):
         super().__init__()
         self.model = model
         self.compute = compute
+        self.split: SplitTrunk | None = None
+        """Frozen blocks apart from the others, where there are some."""
 
     def forward(
+        self,
+        tokens: Int[Tensor, "batch time"],
+        attention_mask: Bool[Tensor, "batch time"],
+        lower_states: Float[Tensor, "batch time hidden"] | None = None,
+    ) -> Float[Tensor, "batch time hidden"]:
+        """Hidden states after the last norm; those of padding mean nothing.
+
+        Args:
+            tokens: rows padded on any side.
+            attention_mask: which of them are no padding.
+            lower_states: from `lower_states`, where they are known already.
+        """
+        inputs = self._inputs(attention_mask)
+        if lower_states is None:
+            return self._states(tokens, **inputs)
+        assert self.split is not None, "lower states of a trunk without frozen blocks"
+        with autocast(tokens.device, self.compute):
+            return self.split.upper(lower_states, **inputs)
+
+    @torch.no_grad()
+    def lower_states(
         self, tokens: Int[Tensor, "batch time"], attention_mask: Bool[Tensor, "batch time"]
     ) -> Float[Tensor, "batch time hidden"]:
-        """Hidden states after the last norm; those of padding mean nothing."""
-        inputs: dict[str, Any] = {}
+        """What the frozen blocks make of the tokens; see `split`."""
+        assert self.split is not None, "lower states of a trunk without frozen blocks"
+        with autocast(tokens.device, self.compute):
+            return self.split.lower(tokens, **self._inputs(attention_mask))
+
+    def _inputs(self, attention_mask: Tensor) -> dict[str, Tensor]:
+        inputs: dict[str, Tensor] = {}
         if not self._is_causal_behind(attention_mask):
             inputs["attention_mask"] = attention_mask
             inputs["position_ids"] = position_ids(attention_mask)
-        return self._states(tokens, **inputs)
+        return inputs
 
     def _states(self, tokens: Tensor, **inputs: Tensor) -> Tensor:
         with autocast(tokens.device, self.compute):
@@ -128,8 +157,9 @@ class Backbone(nn.Module):
         tokens: Int[Tensor, "batch time"],
         attention_mask: Bool[Tensor, "batch time"],
         selected: Bool[Tensor, "batch time"],
+        lower_states: Float[Tensor, "batch time hidden"] | None = None,
     ) -> Float[Tensor, "selected hidden"]:
         """The state in which each selected token was chosen: the hidden state one earlier."""
         assert not selected[:, 0].any(), "the first token of a row has no state before it"
-        hidden = self(tokens, attention_mask)
+        hidden = self(tokens, attention_mask, lower_states)
         return hidden[:, :-1][selected[:, 1:]]

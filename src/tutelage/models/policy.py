@@ -8,8 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from tutelage.algorithms import token_logprobs
+from tutelage.errors import ModelError
 from tutelage.experience import Experience, TokenBatch
-from tutelage.models.causal import Backbone, autocast, position_ids, scatter
+from tutelage.models.causal import Backbone, autocast, base_model, position_ids, scatter
+from tutelage.models.chunks import Read, in_chunks
+from tutelage.models.frozen_layers import SplitTrunk
 from tutelage.models.load import freeze
 
 __all__ = ["Policy"]
@@ -28,18 +32,63 @@ class Policy:
         *,
         temperature: float = 1.0,
         compute: torch.dtype = torch.float32,
+        head_tokens: int = 2048,
     ) -> None:
-        """Wraps a model without copying it."""
+        """Wraps a model without copying it.
+
+        Args:
+            model: with a head over its vocabulary.
+            temperature: divides the logits.
+            compute: autocast format.
+            head_tokens: tokens whose logits exist at a time.
+        """
         self.model = model
         self.temperature = temperature
+        self.head_tokens = head_tokens
+        self.frozen_layers = 0
+        """Lowest blocks that are frozen; see `freeze_layers`."""
         self.backbone = Backbone(model, compute)
-        self._head_is_linear = self._head_gives_the_logits()
+        self.head_is_linear = self._head_gives_the_logits()
 
     def frozen_copy(self) -> Self:
-        """The reference: the same weights in storage of their own, without gradients."""
-        model = copy.deepcopy(self.model)
+        """The reference: the same weights in storage of their own, without gradients.
+
+        Weights that are frozen already are shared.
+        """
+        frozen = {id(w): w for w in self.model.parameters() if not w.requires_grad}
+        model = copy.deepcopy(self.model, frozen)
         freeze(model)
-        return type(self)(model, temperature=self.temperature, compute=self.backbone.compute)
+        reference = type(self)(
+            model,
+            temperature=self.temperature,
+            compute=self.backbone.compute,
+            head_tokens=self.head_tokens,
+        )
+        reference.freeze_layers(self.frozen_layers)
+        return reference
+
+    def freeze_layers(self, count: int) -> None:
+        """Freezes the embeddings and the lowest `count` blocks, and gives them a pass of their own.
+
+        A head that is tied to the embeddings is frozen with them.
+
+        Raises:
+            ModelError: there are fewer blocks, or the architecture does not allow it.
+        """
+        if not count:
+            return
+        if not self.head_is_linear:
+            raise ModelError(
+                f"{type(self.model).__name__} scales or caps its logits and takes its whole "
+                "forward pass, of which no part can be left out: set frozen_layers to 0"
+            )
+        self.backbone.split = SplitTrunk(base_model(self.model), count)
+        self.backbone.split.freeze()
+        self.frozen_layers = count
+
+    def lower_states(self, rows: Experience) -> dict[str, Float[Tensor, "batch time hidden"]]:
+        """What frozen blocks make of the tokens, by the name that it has in an experience."""
+        return {"lower_states": self.backbone.lower_states(rows.tokens, rows.attention_mask)}
 
     @torch.no_grad()
     def _head_gives_the_logits(self) -> bool:
@@ -56,34 +105,65 @@ class Policy:
         full = self.model(input_ids=tokens, use_cache=False).logits
         return torch.allclose(head(Backbone(self.model)(tokens, mask)), full, atol=1e-5)
 
-    def response_logits(
-        self, experience: Experience | TokenBatch
-    ) -> Float[Tensor, "tokens vocabulary"]:
-        """Logits over the temperature at each response token, rows in reading order."""
-        mask = experience.response_mask
-        if self._head_is_linear:
-            hidden = self.backbone.before(experience.tokens, experience.attention_mask, mask)
-            with autocast(hidden.device, self.backbone.compute):
-                logits = self.model.get_output_embeddings()(hidden)
-        else:
-            with autocast(mask.device, self.backbone.compute):
-                logits = self.model(
-                    input_ids=experience.tokens,
-                    attention_mask=experience.attention_mask,
-                    position_ids=position_ids(experience.attention_mask),
-                    use_cache=False,
-                ).logits[:, :-1][mask[:, 1:]]
+    def states(self, rows: Experience | TokenBatch) -> Float[Tensor, "tokens width"]:
+        """What the head reads to choose each response token, rows in reading order.
+
+        The hidden state one token earlier; the model's own logits where its head is more than a
+        linear map.
+        """
+        mask = rows.response_mask
+        if self.head_is_linear:
+            lower = None
+            if self.frozen_layers and isinstance(rows, Experience):
+                lower = rows.lower_states
+            return self.backbone.before(rows.tokens, rows.attention_mask, mask, lower)
+        with autocast(mask.device, self.backbone.compute):
+            logits: Tensor = self.model(
+                input_ids=rows.tokens,
+                attention_mask=rows.attention_mask,
+                position_ids=position_ids(rows.attention_mask),
+                use_cache=False,
+            ).logits
+        return logits[:, :-1][mask[:, 1:]]
+
+    def logits(self, states: Float[Tensor, "tokens width"]) -> Float[Tensor, "tokens vocabulary"]:
+        """Logits over the temperature; of many tokens, `read` needs less memory."""
+        logits = states
+        if self.head_is_linear:
+            with autocast(states.device, self.backbone.compute):
+                logits = self.model.get_output_embeddings()(states)
         return logits.float() / self.temperature
 
-    def logprobs(self, experience: Experience) -> Float[Tensor, "batch time"]:
-        """log pi of each response token; 0 elsewhere."""
-        return self.logprobs_of(self.response_logits(experience), experience)
+    def read(
+        self, read: Read, states: Float[Tensor, "tokens width"], *per_token: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Numbers per token out of logits that never exist all at once.
 
-    @staticmethod
-    def logprobs_of(
-        logits: Float[Tensor, "tokens vocabulary"], experience: Experience
+        Args:
+            read: takes the logits of some tokens, and their rows of `per_token`.
+            states: from `states`.
+            per_token: what else belongs to each token.
+        """
+
+        def of_chunk(states: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+            return read(self.logits(states), *others)
+
+        size = self.head_tokens if self.head_is_linear else len(states)
+        return in_chunks(of_chunk, size, (states, *per_token))
+
+    def logprobs(
+        self, rows: Experience, states: Float[Tensor, "tokens width"] | None = None
     ) -> Float[Tensor, "batch time"]:
-        """Picks the response tokens' log-probabilities out of `response_logits`."""
-        chosen = experience.tokens[experience.response_mask]
-        picked = torch.log_softmax(logits, dim=-1).gather(1, chosen[:, None]).squeeze(1)
-        return scatter(picked, experience.response_mask)
+        """log pi of each response token; 0 elsewhere.
+
+        Args:
+            rows: whose tokens.
+            states: from `states`, where they are known already.
+        """
+
+        def read(logits: Tensor, chosen: Tensor) -> tuple[Tensor, ...]:
+            return (token_logprobs(logits, chosen),)
+
+        states = self.states(rows) if states is None else states
+        (picked,) = self.read(read, states, rows.tokens[rows.response_mask])
+        return scatter(picked, rows.response_mask)

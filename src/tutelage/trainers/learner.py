@@ -112,7 +112,7 @@ class Learner:
             for name, part in parts.items():
                 shape = (len(batch), *_full_shape(batch, part))
                 whole = results.setdefault(name, part.new_zeros(shape))
-                if part.ndim == 2:
+                if part.ndim >= 2:
                     whole[torch.tensor(rows), : part.shape[1]] = part
                 else:
                     whole[torch.tensor(rows)] = part
@@ -278,7 +278,7 @@ class _Evidence:
 
 
 def _full_shape(batch: Batch, part: Tensor) -> tuple[int, ...]:
-    return (max(batch.row_lengths),) if part.ndim == 2 else ()
+    return (max(batch.row_lengths), *part.shape[2:]) if part.ndim >= 2 else ()
 
 
 def _add_up(outputs: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:

@@ -26,13 +26,15 @@ from tutelage.algorithms import (
     ppo_policy_loss,
     ppo_value_loss,
     shape_rewards,
+    token_logprobs,
     truncation_score,
     value_sigma2,
 )
 from tutelage.config import PPOConfig
 from tutelage.experience import Experience
 from tutelage.generation import Engine, Sampling
-from tutelage.models import Critic, Policy
+from tutelage.models import Critic, Policy, training_mode
+from tutelage.models.causal import scatter
 from tutelage.records import Completion, EncodedPrompt, Score
 from tutelage.rewards import Reward, finite_or_failed, require_scores
 from tutelage.trainers.evidence import SampledRows, sample
@@ -107,15 +109,16 @@ def ppo(
         loss = _Loss(policy, reference, critic, experience, config)
         check = agreement_guard(experience, config.precision.compute)
         warming_up = index < config.critic_warmup
-        metrics = learner.fit(
-            loss,
-            experience,
-            plan if learnable else [],
-            train=["value"] if warming_up else None,
-            stop=lambda seen: _moved_too_far(seen, config.target_kl),
-            observe=check,
-            describe=partial(sampled.describe, experience=experience),
-        )
+        with training_mode(policy.model, critic):
+            metrics = learner.fit(
+                loss,
+                experience,
+                plan if learnable else [],
+                train=["value"] if warming_up else None,
+                stop=lambda seen: _moved_too_far(seen, config.target_kl),
+                observe=check,
+                describe=partial(sampled.describe, experience=experience),
+            )
 
         # 5. The sampler gets the new weights; beta follows the measured KL.
         engine.load_weights(policy)
@@ -141,13 +144,19 @@ def _annotate(
     learner: Learner,
     plan: Plan,
 ) -> Experience:
-    """Adds old and reference log-probabilities and values, in the first epoch's shapes."""
+    """Adds old and reference log-probabilities and values, in the first epoch's shapes.
+
+    What frozen blocks make of the tokens comes first, and serves all three and all epochs.
+    """
+    if policy.frozen_layers:
+        experience = replace(experience, **learner.evaluate(policy.lower_states, experience, plan))
 
     def thoughts(rows: Experience) -> dict[str, Tensor]:
+        states = policy.states(rows)
         return {
-            "old_logprobs": policy.logprobs(rows),
+            "old_logprobs": policy.logprobs(rows, states),
             "ref_logprobs": reference.logprobs(rows),
-            "values": critic.values(rows),
+            "values": critic.values(rows, states),
         }
 
     return replace(experience, **learner.evaluate(thoughts, experience, plan))
@@ -186,6 +195,15 @@ def _assign_credit(
     return replace(experience, scores=scores, advantages=advantages, returns=returns)
 
 
+@dataclass(frozen=True)
+class _Anchor:
+    """A policy that the loss holds the trained one near to, by the KL over the vocabulary."""
+
+    name: str
+    coefficient: float
+    policy: Policy
+
+
 class _Loss:
     """Policy, value and penalty terms of one micro-batch."""
 
@@ -197,9 +215,14 @@ class _Loss:
         experience: Experience,
         config: PPOConfig,
     ) -> None:
-        self.policy, self.reference, self.critic, self.config = policy, reference, critic, config
-        # Made before the first update, so it stays the policy that sampled.
-        self.old_policy = policy.frozen_copy() if config.kl.old_policy_coefficient else None
+        self.policy, self.critic, self.config = policy, critic, config
+        self.anchors: list[_Anchor] = []
+        if config.kl.loss_coefficient:
+            self.anchors.append(_Anchor("kl/reference", config.kl.loss_coefficient, reference))
+        if config.kl.old_policy_coefficient:
+            # Copied before the first update, so it stays the policy that sampled.
+            old = policy.frozen_copy()
+            self.anchors.append(_Anchor("kl/old_policy", config.kl.old_policy_coefficient, old))
         self.sigma2 = None
         if config.value_normalise:
             self.sigma2 = value_sigma2(
@@ -209,24 +232,10 @@ class _Loss:
             )
 
     def __call__(self, rows: Experience, denominator: float) -> LossOutput:
-        policy, penalties = self._policy_terms(rows, denominator)
-        value = ppo_value_loss(
-            self.critic.values(rows),
-            _present(rows.values),
-            _present(rows.returns),
-            rows.response_mask,
-            clip=self.config.value_clip,
-            normalize=self.config.value_normalise,
-            sigma2=self.sigma2,
-            denominator=denominator,
-        )
-        total = policy.loss + self.config.value_coefficient * value.loss + penalties.loss
-        return LossOutput(total, {**policy.metrics, **value.metrics, **penalties.metrics})
-
-    def _policy_terms(self, rows: Experience, denominator: float) -> tuple[LossOutput, LossOutput]:
-        logits = self.policy.response_logits(rows)
+        states = self.policy.states(rows)
+        logprobs, entropies, divergences = self._read(states, rows)
         policy = ppo_policy_loss(
-            self.policy.logprobs_of(logits, rows),
+            scatter(logprobs, rows.response_mask),
             _present(rows.old_logprobs),
             _present(rows.advantages),
             rows.response_mask,
@@ -235,25 +244,50 @@ class _Loss:
             dual_clip=self.config.dual_clip,
             denominator=denominator,
         )
-        return policy, self._penalties(logits, rows, denominator)
+        value = ppo_value_loss(
+            self.critic.values(rows, states),
+            _present(rows.values),
+            _present(rows.returns),
+            rows.response_mask,
+            clip=self.config.value_clip,
+            normalize=self.config.value_normalise,
+            sigma2=self.sigma2,
+            denominator=denominator,
+        )
+        penalties = self._penalties(entropies, divergences, denominator)
+        total = policy.loss + self.config.value_coefficient * value.loss + penalties.loss
+        return LossOutput(total, {**policy.metrics, **value.metrics, **penalties.metrics})
 
-    def _penalties(self, logits: Tensor, rows: Experience, denominator: float) -> LossOutput:
-        """-c H(pi) + c_ref KL(pi || pi_ref) + c_old KL(pi || pi_old), per token."""
-        config = self.config
-        uncertainty = entropy(logits if config.entropy_coefficient else logits.detach())
-        mean_entropy = uncertainty.sum() / max(denominator, 1.0)
-        total = -config.entropy_coefficient * mean_entropy
-        metrics = {"policy/entropy": mean_entropy.detach()}
-        for name, coefficient, other in (
-            ("kl/reference", config.kl.loss_coefficient, self.reference),
-            ("kl/old_policy", config.kl.old_policy_coefficient, self.old_policy),
-        ):
-            if coefficient and other is not None:
+    def _read(self, states: Tensor, rows: Experience) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
+        """log pi of each response token, the entropy, and KL(pi || other) for each anchor."""
+        with torch.no_grad():
+            anchored = [anchor.policy.states(rows) for anchor in self.anchors]
+
+        def read(logits: Tensor, chosen: Tensor, *anchored: Tensor) -> tuple[Tensor, ...]:
+            divergences = []
+            for anchor, others in zip(self.anchors, anchored, strict=True):
                 with torch.no_grad():
-                    other_logits = other.response_logits(rows)
-                divergence = full_kl(logits, other_logits).sum() / max(denominator, 1.0)
-                total = total + coefficient * divergence
-                metrics[name] = divergence.detach()
+                    other_logits = anchor.policy.logits(others)
+                divergences.append(full_kl(logits, other_logits))
+            picked = token_logprobs(logits, chosen)
+            uncertain = logits if self.config.entropy_coefficient else logits.detach()
+            return picked, entropy(uncertain), *divergences
+
+        chosen = rows.tokens[rows.response_mask]
+        found = self.policy.read(read, states, chosen, *anchored)
+        return found[0], found[1], found[2:]
+
+    def _penalties(
+        self, entropies: Tensor, divergences: Sequence[Tensor], denominator: float
+    ) -> LossOutput:
+        """-c H(pi) + c_ref KL(pi || pi_ref) + c_old KL(pi || pi_old), per token."""
+        mean_entropy = entropies.sum() / max(denominator, 1.0)
+        total = -self.config.entropy_coefficient * mean_entropy
+        metrics = {"policy/entropy": mean_entropy.detach()}
+        for anchor, tokens in zip(self.anchors, divergences, strict=True):
+            divergence = tokens.sum() / max(denominator, 1.0)
+            total = total + anchor.coefficient * divergence
+            metrics[anchor.name] = divergence.detach()
         return LossOutput(total, metrics)
 
 

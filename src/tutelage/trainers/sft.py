@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tutelage.algorithms import LossOutput
+from tutelage.algorithms import LossOutput, token_logprobs
 from tutelage.experience import TokenBatch
 from tutelage.models import Policy
 from tutelage.trainers.learner import Learner
@@ -41,13 +41,17 @@ def imitation_loss(policy: Policy, rows: TokenBatch, denominator: float) -> Loss
     A step in which nothing is imitated has loss 0.
     """
     denominator = denominator or 1.0
-    logits = policy.response_logits(rows)
     mask = rows.response_mask
-    picked = torch.log_softmax(logits, dim=-1).gather(1, rows.tokens[mask][:, None]).squeeze(1)
-    loss = -(rows.weights[mask] * picked).sum() / denominator
-    correct = (logits.detach().argmax(-1) == rows.tokens[mask]).float()
-    accuracy = (rows.weights[mask] * correct).sum() / denominator
-    return LossOutput(loss, {"accuracy": accuracy})
+    weights = rows.weights[mask]
+    picked, correct = policy.read(_imitated, policy.states(rows), rows.tokens[mask])
+    loss = -(weights * picked).sum() / denominator
+    return LossOutput(loss, {"accuracy": (weights * correct).sum() / denominator})
+
+
+def _imitated(logits: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability of each token, and whether it is the most likely one."""
+    picked = token_logprobs(logits, chosen)
+    return picked, (logits.detach().argmax(-1) == chosen).float()
 
 
 def sft(

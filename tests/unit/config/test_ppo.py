@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from tutelage.config import PPOConfig
+from tutelage.config import PPOConfig, TrainStage
 
 WRONG = [
     ({"kl": {"estimator": "k3"}}, "only 'k1' is allowed in the reward"),
@@ -27,6 +27,28 @@ WRONG = [
 def test_refused_with_a_reason(settings, reason):
     with pytest.raises(ValidationError) as refusal:
         PPOConfig.model_validate(settings)
+    assert reason in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("critic", "trunk", "reason"),
+    [
+        ("reward", "shared", "the policy's trunk is not the reward model's"),
+        ("policy", "adapter", "needs a policy with adapters"),
+        ("policy", "copied", "Input should be 'own', 'shared' or 'adapter'"),
+    ],
+)
+def test_critic_that_cannot_stand_on_that_trunk_is_refused(critic, trunk, reason):
+    with pytest.raises(ValidationError) as refusal:
+        TrainStage.model_validate(
+            {
+                "model": "lm",
+                "prompts": "prompts.jsonl",
+                "reward": {"model": "rm"},
+                "critic": critic,
+                "critic_trunk": trunk,
+            }
+        )
     assert reason in str(refusal.value)
 
 

@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from tutelage.algorithms import ppo_value_loss
 from tutelage.errors import ModelError
-from tutelage.models import Critic, Policy, RewardModel, RewardScale
+from tutelage.models import Critic, Policy, RewardModel, RewardScale, SharedCritic
 from tutelage.records import Message, Prompt
 
 QUESTION = Prompt("p", (Message("user", "how are you?"),))
@@ -124,3 +124,78 @@ def test_value_loss_gives_the_policy_no_gradient(tiny_causal_lm, lay_out, ragged
     ).loss.backward()
     assert critic.head.weight.grad.abs().sum() > 0
     assert all(weight.grad is None for weight in policy.model.parameters())
+
+
+@pytest.fixture
+def shared(tiny_causal_lm) -> SharedCritic:
+    """A head that is not zero, on the trunk of a policy."""
+    critic = SharedCritic(Policy(tiny_causal_lm("llama"), temperature=0.7))
+    nn.init.normal_(critic.head.weight)
+    nn.init.normal_(critic.head.bias)
+    return critic
+
+
+def test_shared_critic_reads_what_a_copy_of_the_trunk_reads(shared, lay_out, ragged_sequences):
+    own = Critic.from_policy(shared.policy.model)
+    own.head.load_state_dict(shared.head.state_dict())
+    rows = lay_out(ragged_sequences, width=20, side="left")
+    with torch.no_grad():
+        expected = own.values(rows)
+        states = shared.policy.states(rows)
+        assert expected[rows.response_mask].std() > 0.1
+        assert shared.values(rows).equal(expected)
+        assert shared.values(rows, states).equal(expected)
+        assert own.values(rows, torch.full_like(states, torch.nan)).equal(expected)
+        assert shared.final_values(rows).equal(own.final_values(rows))
+
+
+def test_shared_critic_follows_its_policy_and_owns_its_head_alone(
+    shared, lay_out, ragged_sequences
+):
+    assert set(shared.state_dict()) == {"head.weight", "head.bias"}
+    assert sum(weight.numel() for weight in shared.parameters()) == 33
+    rows = lay_out(ragged_sequences)
+    before = shared.values(rows)
+    with torch.no_grad():
+        shared.policy.model.model.norm.weight.mul_(2.0)
+        doubled = (before - shared.head.bias) * 2.0 + shared.head.bias
+    mask = rows.response_mask
+    torch.testing.assert_close(shared.values(rows)[mask], doubled[mask], rtol=1e-5, atol=1e-5)
+
+
+def test_value_loss_of_a_shared_critic_reaches_the_trunk_but_no_vocabulary_head(
+    shared, lay_out, ragged_sequences
+):
+    shared.values(lay_out(ragged_sequences)).sum().backward()
+    model = shared.policy.model
+    assert model.lm_head.weight.grad is None
+    assert all(weight.grad.abs().sum() > 0 for weight in model.model.layers.parameters())
+
+
+def test_new_shared_head_values_everything_at_exactly_zero(
+    tiny_causal_lm, lay_out, ragged_sequences, architecture
+):
+    critic = SharedCritic(Policy(tiny_causal_lm(architecture)))
+    assert critic.values(lay_out(ragged_sequences)).eq(0).all()
+
+
+def test_shared_critic_is_saved_as_its_head_and_loaded_onto_its_policy(
+    shared, lay_out, ragged_sequences, tmp_path
+):
+    shared.save(tmp_path / "critic")
+    assert {path.name for path in (tmp_path / "critic").iterdir()} == {
+        "value_head.safetensors",
+        "critic.json",
+    }
+    rows = lay_out(ragged_sequences)
+    loaded = Critic.load(tmp_path / "critic", policy=shared.policy)
+    assert isinstance(loaded, SharedCritic)
+    assert loaded.values(rows).equal(shared.values(rows))
+    with pytest.raises(ModelError, match="a head on its policy's trunk: load the policy"):
+        Critic.load(tmp_path / "critic")
+
+
+def test_states_that_are_no_hidden_states_cannot_be_shared(tiny_causal_lm):
+    policy = Policy(tiny_causal_lm("gemma2", head_dim=16, num_key_value_heads=1))
+    with pytest.raises(ModelError, match=r"Gemma2ForCausalLM scales or caps.*critic_trunk to own"):
+        SharedCritic(policy)

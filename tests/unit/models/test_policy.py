@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.distributions import Categorical
 
-from tutelage.algorithms import ppo_policy_loss
+from tutelage.algorithms import ppo_policy_loss, token_logprobs
 from tutelage.models import Policy, disable_dropout
 
 
@@ -66,9 +66,16 @@ def test_probabilities_of_all_tokens_add_up_to_one(tiny_causal_lm, lay_out):
 def test_stop_token_has_a_gradient_and_what_follows_has_none(tiny_causal_lm, lay_out):
     policy = Policy(tiny_causal_lm("llama"))
     rows = lay_out([([5, 6], [7, 8, 2]), ([5, 6], [7, 8, 9, 10, 11])])
-    logits = policy.response_logits(rows)
-    logits.retain_grad()
-    policy.logprobs_of(logits, rows).sum().backward()
+    seen = []
+
+    def read(logits, chosen):
+        logits.retain_grad()
+        seen.append(logits)
+        return (token_logprobs(logits, chosen),)
+
+    (picked,) = policy.read(read, policy.states(rows), rows.tokens[rows.response_mask])
+    picked.sum().backward()
+    (logits,) = seen
     assert logits.shape == (8, 64)
     stop = logits.grad[2]
     assert stop[2] > 0
@@ -93,7 +100,7 @@ def test_bfloat16_products_give_float32_logprobs(tiny_causal_lm, lay_out, ragged
     policy = Policy(model, compute=torch.bfloat16)
     rows = lay_out(ragged_sequences)
     with torch.no_grad():
-        logits = policy.response_logits(rows)
+        logits = policy.logits(policy.states(rows))
         hidden = policy.backbone.before(rows.tokens, rows.attention_mask, rows.response_mask)
         with torch.autocast("cpu", torch.bfloat16):
             coarse = model.lm_head(hidden)
@@ -114,8 +121,12 @@ def test_heads_that_scale_or_cap_logits_take_the_full_pass(tiny_causal_lm, lay_o
     with torch.no_grad():
         full = model(input_ids=rows.tokens).logits[0, 1:4]
         assert not torch.allclose(model.lm_head(model.model(rows.tokens)[0])[0, 1:4], full)
-        found = Policy(model, temperature=0.7).response_logits(rows)
+        policy = Policy(model, temperature=0.7, head_tokens=2)
+        states = policy.states(rows)
+        found = policy.logits(states)
+        (again,) = policy.read(lambda logits: (logits.sum(1),), states)
     torch.testing.assert_close(found, full / 0.7, rtol=1e-5, atol=1e-5)
+    assert again.equal(found.sum(1))
 
 
 def test_masked_rows_count_nowhere_and_leave_no_nan(tiny_causal_lm, lay_out):
@@ -174,6 +185,28 @@ def test_gradient_checkpointing_changes_no_gradient(tiny_causal_lm, lay_out, rag
 
     plain, saving = gradients(False), gradients(True)
     torch.testing.assert_close(saving, plain, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"tie_word_embeddings": True}, {"temperature": 0.7}])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt2", "gemma2"])
+def test_chunks_change_neither_logprobs_nor_gradients(
+    tiny_causal_lm, lay_out, ragged_sequences, architecture, options
+):
+    """gemma2 caps its logits, so that they exist in any case, and all at once."""
+    rows = lay_out(ragged_sequences)
+    tied = {name: value for name, value in options.items() if name.startswith("tie")}
+
+    def outcome(head_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+        shape = {"head_dim": 16, "num_key_value_heads": 1} if architecture == "gemma2" else {}
+        model = tiny_causal_lm(architecture, **shape, **tied)
+        temperature = options.get("temperature", 1.0)
+        logprobs = Policy(model, temperature=temperature, head_tokens=head_tokens).logprobs(rows)
+        (logprobs * torch.linspace(-1, 1, logprobs.numel()).view_as(logprobs)).sum().backward()
+        return logprobs.detach(), torch.cat([w.grad.flatten() for w in model.parameters()])
+
+    (logprobs, gradients), (cut_logprobs, cut_gradients) = outcome(1000), outcome(4)
+    torch.testing.assert_close(cut_logprobs, logprobs, rtol=0, atol=2e-6)
+    assert (cut_gradients - gradients).norm() <= 2e-6 * gradients.norm()
 
 
 def test_attention_backends_agree(tiny_causal_lm, lay_out, ragged_sequences, architecture):

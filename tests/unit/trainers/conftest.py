@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tutelage.algorithms import FixedKL, KLCoefficient
 from tutelage.config import BatchConfig, OptimizerConfig, PPOConfig
 from tutelage.generation import Engine, FakeEngine, LocalEngine, Sampling
-from tutelage.models import Critic, Policy
+from tutelage.models import Critic, Policy, SharedCritic, recompute_activations
 from tutelage.records import Completion, EncodedPrompt, Message, Prompt, Score
 from tutelage.rewards import Reward
 from tutelage.trainers.learner import Batch, Learner, Plan
@@ -161,7 +161,8 @@ def bench(tiny_causal_lm, tiny_tokenizer) -> Callable[..., Bench]:
     """`bench(script=..., epochs=2, kl={"coefficient": 0})`: a small world with these settings.
 
     Without a script the policy's own sampler draws. The reference is another model than the
-    policy unless `reference="same"`; the critic's head is random. `still` keeps weights in place.
+    policy unless `reference="same"`; the critic's head is random, and `trunk="shared"` puts it on
+    the policy. `prepare` is called with the policy. `still` keeps weights in place.
     """
 
     def build(
@@ -175,18 +176,32 @@ def bench(tiny_causal_lm, tiny_tokenizer) -> Callable[..., Bench]:
         temperature: float = 1.0,
         compute: torch.dtype = torch.float32,
         train: Sequence[str] = ("policy", "value"),
+        trunk: str = "own",
+        prepare: Callable[[Policy], None] = lambda policy: None,
         **changes: Any,
     ) -> Bench:
         settings = merged(SETTINGS, changes)
         rows = settings["prompts_per_step"] * settings["sampling"].get("samples_per_prompt", 1)
         settings["batch"] = {"minibatch": rows, **settings.get("batch", {})}
         config = PPOConfig.model_validate(settings)
-        policy = Policy(tiny_causal_lm(architecture), temperature=temperature, compute=compute)
+        policy = Policy(
+            tiny_causal_lm(architecture),
+            temperature=temperature,
+            compute=compute,
+            head_tokens=config.batch.head_tokens,
+        )
         other = tiny_causal_lm(architecture, seed=1)
-        critic = Critic.from_policy(policy.model, compute)
+        critic = (
+            SharedCritic(policy) if trunk == "shared" else Critic.from_policy(policy.model, compute)
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(2)
             nn.init.normal_(critic.head.weight, std=0.3)
+        policy.freeze_layers(config.frozen_layers)
+        prepare(policy)
+        if config.batch.gradient_checkpointing:
+            recompute_activations(policy.model)
+            recompute_activations(critic.backbone.model)
         source = torch.Generator().manual_seed(seed)
         optimizers = {
             "policy": RecordingOptimizer(policy.model, config.policy, still=still),

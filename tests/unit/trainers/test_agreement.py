@@ -32,6 +32,18 @@ def test_ratio_is_exactly_one_before_the_first_update(bench, architecture, tempe
     assert 0 < step.metrics["sampler/gap_max"] <= 1e-4
 
 
+def test_ratio_is_exactly_one_in_chunks_of_the_head(bench):
+    world = bench(still=True, **merged_batch(head_tokens=4))
+    (step,) = world.run()
+    assert step.experience.response_lengths.sum() > 16
+    assert step.metrics["policy/ratio_min"] == 1.0
+    assert step.metrics["policy/ratio_max"] == 1.0
+
+
+def merged_batch(**changes):
+    return {**UNEVEN, "batch": {**UNEVEN["batch"], **changes}}
+
+
 def test_other_shapes_of_later_epochs_stay_close_to_one(bench):
     world = bench(still=True, epochs=4, **UNEVEN)
     (step,) = world.run()

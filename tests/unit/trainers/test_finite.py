@@ -204,11 +204,11 @@ class Spoilt:
         chosen = torch.isin(experience.tokens[:, 0], torch.tensor([8 + row for row in self.rows]))
         return torch.where(first & chosen[:, None], NAN, numbers)
 
-    def values(self, experience) -> Tensor:
-        return self.spoil(self.inner.values(experience), experience)
+    def values(self, experience, policy_states=None) -> Tensor:
+        return self.spoil(self.inner.values(experience, policy_states), experience)
 
-    def logprobs(self, experience) -> Tensor:
-        return self.spoil(self.inner.logprobs(experience), experience)
+    def logprobs(self, experience, states=None) -> Tensor:
+        return self.spoil(self.inner.logprobs(experience, states), experience)
 
 
 def weights_of(world) -> list[Tensor]:
@@ -328,4 +328,4 @@ def test_policy_whose_logits_overflow_ends_the_run_with_its_completions(bench, t
 
 def test_doubles_are_what_they_stand_for():
     assert {"values", "final_values"} <= set(dir(Critic))
-    assert {"logprobs", "response_logits"} <= set(dir(Policy))
+    assert {"logprobs", "states"} <= set(dir(Policy))

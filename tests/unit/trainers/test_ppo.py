@@ -31,8 +31,11 @@ def fingerprint(model) -> str:
 
 
 def entropy_of(world, experience) -> torch.Tensor:
-    logits = world.policy.response_logits(experience)
-    return Categorical(logits=logits).entropy().mean()
+    return Categorical(logits=logits_of(world.policy, experience)).entropy().mean()
+
+
+def logits_of(policy, experience) -> torch.Tensor:
+    return policy.logits(policy.states(experience))
 
 
 # Rewards and advantages.
@@ -224,8 +227,8 @@ def test_the_reference_holds_the_policy_through_the_loss(bench, ragged_script):
     (step,), _ = held.run(), without.run()
     added = held.gradients("policy")[0] - without.gradients("policy")[0]
     world, experience = held, step.experience
-    mine = Categorical(logits=world.policy.response_logits(experience))
-    theirs = Categorical(logits=world.reference.response_logits(experience))
+    mine = Categorical(logits=logits_of(world.policy, experience))
+    theirs = Categorical(logits=logits_of(world.reference, experience))
     divergence = torch.distributions.kl_divergence(mine, theirs).mean()
     divergence.backward()
     weights = world.learner.optimizers["policy"].weights

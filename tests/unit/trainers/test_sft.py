@@ -90,12 +90,28 @@ def test_step_does_not_depend_on_micro_batches(tiny_causal_lm, recording, tokens
     assert (cut - whole).norm() <= 2e-6 * whole.norm()
 
 
+def test_chunks_of_the_head_change_nothing(tiny_causal_lm):
+    """Four tokens are imitated, in chunks of two."""
+
+    def outcome(head_tokens: int):
+        policy = Policy(tiny_causal_lm("llama"), head_tokens=head_tokens)
+        batch = TokenBatch.collate(SEQUENCES, pad=0)
+        output = imitation_loss(policy, batch, batch.denominator)
+        output.loss.backward()
+        gradient = torch.cat([weight.grad.flatten() for weight in policy.model.parameters()])
+        return output.loss.item(), output.metrics["accuracy"].item(), gradient
+
+    (loss, accuracy, whole), (cut_loss, cut_accuracy, cut) = outcome(100), outcome(2)
+    assert cut_loss == pytest.approx(loss, rel=1e-6)
+    assert cut_accuracy == accuracy
+    assert (cut - whole).norm() <= 2e-6 * whole.norm()
+
+
 def test_what_is_not_imitated_gets_no_gradient_of_its_own(policy):
     """Another prompt changes the loss, another label of a prompt's token cannot."""
     rows = [([5, 6, 7, 8], [0, 0, 1, 1])]
     batch = TokenBatch.collate(rows, pad=0)
-    logits = policy.response_logits(batch)
-    assert len(logits) == 2
+    assert len(policy.states(batch)) == 2
     assert loss_of(policy, rows) != loss_of(policy, [([5, 9, 7, 8], [0, 0, 1, 1])])
 
 

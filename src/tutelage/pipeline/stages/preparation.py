@@ -64,7 +64,11 @@ def new_learner(
 
 
 def load_policy(
-    path: Path, *, temperature: float = 1.0, compute: torch.dtype = torch.float32
+    path: Path,
+    *,
+    temperature: float = 1.0,
+    compute: torch.dtype = torch.float32,
+    head_tokens: int = BatchConfig().head_tokens,
 ) -> tuple[Policy, PreTrainedTokenizerBase]:
     """A causal model as a policy, with its tokenizer; both fit for conversations."""
     tokenizer = load_tokenizer(path)
@@ -76,7 +80,8 @@ def load_policy(
     if tokenizer.pad_token_id is None:
         raise ModelError(f"the tokenizer in {path} has neither a pad nor an eos token: set one")
     model.to(device())  # type: ignore[arg-type]
-    return Policy(model, temperature=temperature, compute=compute), tokenizer
+    policy = Policy(model, temperature=temperature, compute=compute, head_tokens=head_tokens)
+    return policy, tokenizer
 
 
 def save_policy(

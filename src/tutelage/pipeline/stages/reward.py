@@ -15,7 +15,7 @@ from tutelage.data.jsonl import read_jsonl
 from tutelage.data.loaders import load_preferences
 from tutelage.errors import DataError
 from tutelage.evaluation.reward_quality import RewardQuality, length_relation, quality
-from tutelage.models import RewardModel
+from tutelage.models import RewardModel, recompute_activations
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import (
     Speed,
@@ -45,6 +45,8 @@ def run(config: RewardStage, context: StageContext) -> dict[str, float]:
         compute=compute_dtype(config.precision),
     )
     model.to(device())
+    if config.batch.gradient_checkpointing:
+        recompute_activations(model.model)
     phases = [_load_phase(phase, context) for phase in config.phases]
     training, held_out = _split(phases, config.held_out, context.seed)
     encoded = [_encode(model, rows, context) for rows in training]

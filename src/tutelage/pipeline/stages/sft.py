@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from tutelage.config import SFTStage
 from tutelage.data.chat import IGNORED, encode_demonstrations
 from tutelage.data.loaders import load_demonstrations
+from tutelage.models import recompute_activations
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import (
     Speed,
@@ -28,8 +29,12 @@ __all__ = ["run"]
 def run(config: SFTStage, context: StageContext) -> dict[str, float]:
     """Fine-tunes and saves the model."""
     policy, tokenizer = load_policy(
-        context.resolve(config.model, "model"), compute=compute_dtype(config.precision)
+        context.resolve(config.model, "model"),
+        compute=compute_dtype(config.precision),
+        head_tokens=config.batch.head_tokens,
     )
+    if config.batch.gradient_checkpointing:
+        recompute_activations(policy.model)
     paths = context.resolve_all(config.data, "sft.jsonl")
     demonstrations = [row for path in paths for row in load_demonstrations(path)][: config.limit]
     sequences = _encode(config, context, tokenizer, demonstrations)

@@ -18,7 +18,14 @@ from tutelage.data.jsonl import write_jsonl
 from tutelage.data.loaders import load_prompts
 from tutelage.errors import ConfigError
 from tutelage.generation import LocalEngine, Sampling
-from tutelage.models import Critic, Policy, RewardModel, RewardScale
+from tutelage.models import (
+    Critic,
+    Policy,
+    RewardModel,
+    RewardScale,
+    SharedCritic,
+    recompute_activations,
+)
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import (
     Speed,
@@ -52,11 +59,17 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
         context.resolve(config.model, "model"),
         temperature=config.ppo.sampling.temperature,
         compute=compute,
+        head_tokens=config.ppo.batch.head_tokens,
     )
     reward_model = _reward_model(config, context, compute)
     reward, settings = _reward(config.reward, reward_model, config.ppo)
-    reference = policy.frozen_copy()
     critic = _critic(config, policy, tokenizer, reward_model, compute)
+    # After the critic, which trains all blocks of its own, and before the reference, which shares.
+    policy.freeze_layers(settings.frozen_layers)
+    reference = policy.frozen_copy()
+    if settings.batch.gradient_checkpointing:
+        recompute_activations(policy.model)
+        recompute_activations(critic.backbone.model)
     source = generator(context, policy.model.device)
     engine = LocalEngine(
         policy,
@@ -225,7 +238,9 @@ def _critic(
     reward_model: RewardModel | None,
     compute: torch.dtype,
 ) -> Critic:
-    if config.critic == "policy":
+    if config.critic_trunk == "shared":
+        critic: Critic = SharedCritic(policy)
+    elif config.critic == "policy":
         critic = Critic.from_policy(policy.model, compute)
     elif reward_model is None:
         raise ConfigError("critic is 'reward' but reward.model is not set: set critic to 'policy'")

@@ -148,6 +148,33 @@ def test_stage_interrupted_at_every_step_ends_the_same(
     assert outcome(workshop, stage) == expected
 
 
+VARIANTS = {
+    "shared trunk": {"critic": "policy", "critic_trunk": "shared"},
+    "frozen blocks": {"critic": "policy", "critic_trunk": "shared", "ppo": {"frozen_layers": 1}},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variant_of_ppo_that_was_interrupted_ends_as_one_that_was_not(
+    variant, tiny_recipe, outcome, tmp_path
+):
+    stage = type(tiny_recipe.stages["train"]).model_validate(
+        merged(tiny_recipe.stages["train"].model_dump(), VARIANTS[variant])
+    )
+    expected = outcome(Workshop(tmp_path / "straight"), stage)
+    assert expected["state"]["state.json"]["learner"]["optimizers"].keys() == {"policy", "value"}
+    workshop = Workshop(tmp_path / "interrupted")
+    for step in (2, 9):
+        workshop.interrupt(stage, step)
+    assert outcome(workshop, stage) == expected
+
+
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The base with the changes in it, section by section."""
+    inner = {k: merged(base[k], v) for k, v in changes.items() if isinstance(v, dict)}
+    return {**base, **changes, **inner}
+
+
 def test_time_goes_on_where_it_stopped(tiny_recipe, straight, tmp_path):
     workshop = Workshop(tmp_path)
     workshop.interrupt(tiny_recipe.stages["sft"], 4)
