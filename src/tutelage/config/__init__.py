@@ -4,7 +4,7 @@ from tutelage.config.alarms import AlarmsConfig
 from tutelage.config.base import Section
 from tutelage.config.load import build_section, load_recipe, load_section
 from tutelage.config.ppo import KLConfig, PPOConfig, SamplingConfig, TruncationConfig
-from tutelage.config.recipe import CheckpointConfig, Recipe, referenced_name
+from tutelage.config.recipe import CheckpointConfig, Recipe, TrackersConfig, referenced_name
 from tutelage.config.stages import (
     EvaluateStage,
     HelpdeskStage,
@@ -53,6 +53,7 @@ __all__ = [
     "Section",
     "SplitStage",
     "Stage",
+    "TrackersConfig",
     "TrainStage",
     "TruncationConfig",
     "build_section",

@@ -10,12 +10,11 @@ themselves.
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tutelage.config import Recipe, Stage
 from tutelage.errors import ConfigError
-from tutelage.pipeline.checkpoints import has_checkpoints
 from tutelage.pipeline.executor import Executor, Job, Workplace
 from tutelage.pipeline.fingerprint import describe_stage, difference, stage_seed
 from tutelage.pipeline.finish import finish_run, open_console, write_recipe
@@ -28,9 +27,11 @@ from tutelage.pipeline.graph import (
 from tutelage.pipeline.interrupts import Interrupts
 from tutelage.pipeline.references import References
 from tutelage.pipeline.registry import STAGES, Registry
+from tutelage.pipeline.unfinished import has_checkpoints
 from tutelage.tracking.lock import RunLock
 from tutelage.tracking.manifest import MANIFEST, load_manifest, verify
 from tutelage.tracking.stage import stage_path
+from tutelage.tracking.trackers import Trackers, check_trackers
 
 __all__ = ["RunResult", "run_recipe", "run_stage"]
 
@@ -58,6 +59,8 @@ def run_recipe(
     *,
     only: Sequence[str] | None = None,
     force: Sequence[str] = (),
+    weights_only: Sequence[str] = (),
+    time_limit: float | None = None,
     display: bool = True,
     registry: Registry = STAGES,
 ) -> RunResult:
@@ -67,22 +70,32 @@ def run_recipe(
         recipe: The stages and their settings.
         run_folder: Where everything goes; an existing one is continued.
         only: Run these stages and what they need; unset runs all.
-        force: Run these again although they are finished, and so all that reads them.
+        force: Run these again although they are finished, and so all that reads them; begin them
+            anew where they have saved themselves with other settings.
+        weights_only: Begin these from the weights of their newest checkpoint, with a new
+            optimiser and at their first step.
+        time_limit: Seconds after which running stages save themselves and the run ends.
         display: Show progress and the final table on standard output.
         registry: The stage functions.
 
     Raises:
-        ConfigError: an input is not given, or a name is no stage.
+        ConfigError: an input is not given, a name is no stage, or an unfinished stage has saved
+            itself with other settings.
         DataError: a file that is read does not exist, or a stage refused its data.
+        MissingExtraError: a tracker is not installed.
         CheckpointError: another run uses the folder, a finished stage is damaged, or the
             disk is full.
+        StallError: a stage made no progress for longer than `stall_timeout`.
         TutelageError: a stage failed; its class says why.
-        KeyboardInterrupt: Ctrl-C, or SIGTERM as `Terminated`; children are stopped by then.
+        KeyboardInterrupt: Ctrl-C, SIGTERM as `Terminated`, or the time limit as
+            `TimeLimitReached`; children are stopped by then.
     """
     started = time.monotonic()
     check_stage_names(recipe, only or (), "--only")
     check_stage_names(recipe, force, "--force")
+    check_stage_names(recipe, weights_only, "--weights-only")
     references = _references(recipe, run_folder)
+    check_trackers(recipe.trackers)
     console = open_console(quiet=not display)
     place = Workplace(
         run_folder,
@@ -92,13 +105,18 @@ def run_recipe(
         console,
         registry,
         recipe.checkpoint,
+        recipe.stall_timeout,
+        Trackers(recipe.trackers, recipe.name, run_folder),
     )
-    with RunLock(run_folder), Interrupts() as interrupts:
+    with RunLock(run_folder), Interrupts(time_limit) as interrupts:
         write_recipe(recipe, run_folder)
         cores = recipe.threads or available_cores()
         parallel = min(recipe.parallel or available_cores(), cores)
         executor = Executor(place, parallel, interrupts)
-        executor.run(_jobs(recipe, only or tuple(recipe.stages), force, cores, parallel))
+        jobs = _jobs(recipe, only or tuple(recipe.stages), cores, parallel)
+        executor.run(
+            [replace(j, force=j.name in force, weights_only=j.name in weights_only) for j in jobs]
+        )
         seconds = None if executor.skipped else time.monotonic() - started
         report = finish_run(recipe, run_folder, seconds, console, bool(executor.executed))
     return RunResult(run_folder, tuple(executor.executed), tuple(executor.skipped), report)
@@ -164,9 +182,7 @@ def _references(recipe: Recipe, run_folder: Path) -> References:
     return references
 
 
-def _jobs(
-    recipe: Recipe, wanted: Sequence[str], force: Sequence[str], threads: int, parallel: int
-) -> list[Job]:
+def _jobs(recipe: Recipe, wanted: Sequence[str], threads: int, parallel: int) -> list[Job]:
     return [
         Job(
             name,
@@ -174,7 +190,6 @@ def _jobs(
             stage_seed(recipe.stages[name], name, recipe.seed),
             stage_threads(recipe, name, threads, parallel),
             recipe.dependencies(name),
-            name in force,
         )
         for name in needed_stages(recipe, wanted)
     ]

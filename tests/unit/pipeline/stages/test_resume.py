@@ -16,15 +16,11 @@ import torch
 
 from tutelage.config import CheckpointConfig
 from tutelage.errors import CheckpointError
-from tutelage.pipeline.checkpoints import (
-    CheckpointPlace,
-    Checkpoints,
-    StopRequested,
-    stage_checkpoints,
-)
+from tutelage.pipeline.checkpoints import CheckpointPlace, Checkpoints, StopRequested
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.fingerprint import describe_stage
 from tutelage.pipeline.references import References
+from tutelage.pipeline.unfinished import stage_checkpoints
 from tutelage.tracking.checkpoint import CheckpointStore
 from tutelage.tracking.metrics import MetricWriter
 from tutelage.tracking.progress import Progress, StageMessage, StageProgress
