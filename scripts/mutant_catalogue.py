@@ -337,6 +337,41 @@ MUTANTS = (
         (_LEARNER + "test_empty_micro_batch_does_not_skip_the_step",),
     ),
     Mutant(
+        "half-a-backward-kept",
+        "src/tutelage/trainers/learner.py",
+        "                # What was added up so far, and half a backward pass.\n"
+        "                self._zero_grad()\n",
+        "                pass\n",
+        "After memory ran out, the gradients of the failed attempt are added to those of the next.",
+        (
+            "tests/unit/trainers/test_microbatches.py::test_half_a_backward_pass_leaves_nothing_behind",
+        ),
+    ),
+    Mutant(
+        "redrawn-from-other-numbers",
+        "src/tutelage/generation/local.py",
+        "        self.generator.set_state(before)\n",
+        "",
+        "After memory ran out, completions are drawn anew from other random numbers.",
+        ("tests/unit/generation/test_memory.py",),
+    ),
+    Mutant(
+        "skip-of-one-model",
+        "src/tutelage/trainers/learner.py",
+        "            if allowed and norms[name] > 0.0:\n",
+        "            if norms[name] > 0.0:\n",
+        "A gradient that is not finite holds back its own model alone; the others go on.",
+        (_LEARNER + "test_step_that_is_not_finite_is_skipped_for_all_models",),
+    ),
+    Mutant(
+        "nan-reward-is-a-score",
+        "src/tutelage/rewards/reward.py",
+        "if score.ok and not abs(score.value) <= _LARGEST",
+        "if score.ok and abs(score.value) > _LARGEST",
+        "A NaN that a reward returns as a usable score gets through: it is not above any number.",
+        ("tests/unit/rewards/test_reward.py::test_a_score_that_float32_cannot_hold_has_failed",),
+    ),
+    Mutant(
         "clip-optimistic",
         "src/tutelage/algorithms/policy.py",
         "per_token = torch.maximum(surrogate, clipped)",

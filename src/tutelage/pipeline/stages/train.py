@@ -49,6 +49,8 @@ from tutelage.tracking.metrics import SampleWriter
 from tutelage.trainers.alarms import Alarms
 from tutelage.trainers.batches import Shuffled
 from tutelage.trainers.divergence import sequence_kl
+from tutelage.trainers.evidence import sample
+from tutelage.trainers.finite import FiniteGuard
 from tutelage.trainers.learner import Learner
 from tutelage.trainers.optimizer import Optimizer
 from tutelage.trainers.ppo import PPOStep, ppo
@@ -360,7 +362,8 @@ class _Probe:
         sampling = Sampling(
             self.sampling.stop_tokens, self.sampling.max_tokens, self.sampling.temperature
         )
-        completions = self.engine.generate(self.prompts, sampling)
+        guard = FiniteGuard(self.context.evidence)
+        completions = sample(self.engine, self.prompts, sampling, guard)
         divergence = sequence_kl(self.reference, self.prompts, completions)
         for prompt, completion, kl in zip(self.prompts, completions, divergence, strict=True):
             self.rows.append(

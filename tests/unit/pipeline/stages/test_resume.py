@@ -203,6 +203,7 @@ PARTS = {
         "kl_coefficient",
         "probes",
         "recent",
+        "alarms",
         "random",
     ],
 }
