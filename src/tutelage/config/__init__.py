@@ -1,5 +1,6 @@
 """Recipes and their settings: frozen, validated, free of torch."""
 
+from tutelage.config.adapters import LoRAConfig
 from tutelage.config.alarms import AlarmsConfig
 from tutelage.config.base import Section
 from tutelage.config.load import build_section, load_recipe, load_section
@@ -35,6 +36,7 @@ __all__ = [
     "KLConfig",
     "LabelStage",
     "LengthPenaltyConfig",
+    "LoRAConfig",
     "ModelShape",
     "OpeningsStage",
     "OptimizerConfig",

@@ -23,7 +23,6 @@ from tutelage import errors
 from tutelage.config import CheckpointConfig, Stage
 from tutelage.errors import StallError, TutelageError
 from tutelage.pipeline.checkpoints import CheckpointPlace
-from tutelage.pipeline.extras import require_extras
 from tutelage.pipeline.fingerprint import describe_stage, difference
 from tutelage.pipeline.interrupts import Interrupts
 from tutelage.pipeline.references import References
@@ -132,7 +131,6 @@ class Executor:
             TutelageError: a job failed, or cannot start; the others are stopped by then.
             KeyboardInterrupt: as `Interrupts.check`; children are stopped by then.
         """
-        require_extras(job.stage for job in jobs)
         self._waiting = list(jobs)
         try:
             with self._display:

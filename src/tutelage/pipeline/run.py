@@ -16,6 +16,7 @@ from pathlib import Path
 from tutelage.config import Recipe, Stage
 from tutelage.errors import ConfigError
 from tutelage.pipeline.executor import Executor, Job, Workplace
+from tutelage.pipeline.extras import require_extras
 from tutelage.pipeline.fingerprint import describe_stage, difference, stage_seed
 from tutelage.pipeline.finish import finish_run, open_console, write_recipe
 from tutelage.pipeline.graph import (
@@ -82,7 +83,7 @@ def run_recipe(
         ConfigError: an input is not given, a name is no stage, or an unfinished stage has saved
             itself with other settings.
         DataError: a file that is read does not exist, or a stage refused its data.
-        MissingExtraError: a tracker is not installed.
+        MissingExtraError: what a stage or a tracker needs is not installed.
         CheckpointError: another run uses the folder, a finished stage is damaged, or the
             disk is full.
         StallError: a stage made no progress for longer than `stall_timeout`.
@@ -94,6 +95,7 @@ def run_recipe(
     check_stage_names(recipe, only or (), "--only")
     check_stage_names(recipe, force, "--force")
     check_stage_names(recipe, weights_only, "--weights-only")
+    require_extras(recipe.stages[name] for name in needed_stages(recipe, only or recipe.stages))
     references = _references(recipe, run_folder)
     check_trackers(recipe.trackers)
     console = open_console(quiet=not display)
@@ -145,6 +147,7 @@ def run_stage(
         ConfigError: `output` holds something else.
         TutelageError: as `run_recipe`.
     """
+    require_extras([stage])
     seed, references = stage_seed(stage, stage.kind, 0), References()
     console = open_console(quiet=not display)
     if _is_finished(stage, seed, output):
