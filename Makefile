@@ -6,7 +6,7 @@ STAMP  := .venv/setup.stamp
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test check format learn mutants bench bench-gpu bench-learning torture docs sentiment hh clean
+.PHONY: help setup quickstart test check format learn mutants bench bench-gpu bench-learning torture soak docs sentiment hh clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,8 +48,12 @@ bench-gpu: setup ## the same for rows that need a CUDA device
 bench-learning: setup ## measure the time to a given reward against TRL, five seeds
 	$(BIN)/python -m benchmarks C7
 
-torture: setup ## kill training stages 200 times at random moments and resume them
-	KILLS=200 $(PYTEST) --timeout 7200 tests/unit/pipeline/stages/test_kills.py
+torture: setup ## kill training stages 200 times at random moments and resume them; hang each kind
+	KILLS=200 HANGS=all $(PYTEST) --timeout 7200 tests/unit/pipeline/stages/test_kills.py \
+		tests/unit/pipeline/stages/test_hangs.py
+
+soak: setup ## train a toy for SOAK_MINUTES (10) and watch memory, open files and threads
+	$(PYTEST) -m soak -s --timeout 0 tests/unit/pipeline/stages/test_soak.py
 
 docs: setup ## write docs/configuration.md from the configuration models
 	$(BIN)/tutelage config --reference > docs/configuration.md

@@ -26,6 +26,7 @@ class Mutant:
 
 
 _PPO = "tests/unit/trainers/test_ppo.py::"
+_TRUNK = "tests/unit/trainers/test_ppo_trunk.py::"
 _LEARNER = "tests/unit/trainers/test_learner.py::"
 _EXPERIENCE = ("tests/unit/test_experience.py",)
 _REWARDS = ("tests/unit/rewards/test_reward.py",)
@@ -109,8 +110,8 @@ MUTANTS = (
     Mutant(
         "reference-is-the-policy",
         "src/tutelage/models/policy.py",
-        "model = copy.deepcopy(self.model, frozen)",
-        "model = self.model",
+        "model, within = copy.deepcopy((self.model, self.backbone.within), frozen)",
+        "model, within = self.model, self.backbone.within",
         "The reference shares the policy's weights: the KL is 0 for ever.",
         ("tests/unit/models/test_policy.py",),
     ),
@@ -121,6 +122,30 @@ MUTANTS = (
         "",
         "The reference keeps its gradients and may be trained along.",
         ("tests/unit/models/test_policy.py",),
+    ),
+    Mutant(
+        "reference-keeps-the-adapter",
+        "src/tutelage/models/adapters.py",
+        "return _become(self._active, [])",
+        "return _become(self._active, [self.name])",
+        "The reference of a policy with adapters is the policy: the KL is 0 for ever.",
+        ("tests/unit/models/test_adapters.py",),
+    ),
+    Mutant(
+        "adapter-left-off",
+        "src/tutelage/models/adapters.py",
+        "finally:\n        active[:] = before",
+        "finally:\n        pass",
+        "Once the reference was asked, the policy goes on without its adapter.",
+        ("tests/unit/models/test_adapters.py",),
+    ),
+    Mutant(
+        "sampler-forgets-the-adapter",
+        "src/tutelage/models/decoder.py",
+        "[effective_weight(module) for module in self._modules]",
+        "[module.weight for module in self._modules]",
+        "A policy with adapters is sampled without them.",
+        ("tests/unit/models/test_adapters.py",),
     ),
     Mutant(
         "sampler-reports-raw-logits",
@@ -312,6 +337,41 @@ MUTANTS = (
         (_LEARNER + "test_empty_micro_batch_does_not_skip_the_step",),
     ),
     Mutant(
+        "half-a-backward-kept",
+        "src/tutelage/trainers/learner.py",
+        "                # What was added up so far, and half a backward pass.\n"
+        "                self._zero_grad()\n",
+        "                pass\n",
+        "After memory ran out, the gradients of the failed attempt are added to those of the next.",
+        (
+            "tests/unit/trainers/test_microbatches.py::test_half_a_backward_pass_leaves_nothing_behind",
+        ),
+    ),
+    Mutant(
+        "redrawn-from-other-numbers",
+        "src/tutelage/generation/local.py",
+        "        self.generator.set_state(before)\n",
+        "",
+        "After memory ran out, completions are drawn anew from other random numbers.",
+        ("tests/unit/generation/test_memory.py",),
+    ),
+    Mutant(
+        "skip-of-one-model",
+        "src/tutelage/trainers/learner.py",
+        "            if allowed and norms[name] > 0.0:\n",
+        "            if norms[name] > 0.0:\n",
+        "A gradient that is not finite holds back its own model alone; the others go on.",
+        (_LEARNER + "test_step_that_is_not_finite_is_skipped_for_all_models",),
+    ),
+    Mutant(
+        "nan-reward-is-a-score",
+        "src/tutelage/rewards/reward.py",
+        "if score.ok and not abs(score.value) <= _LARGEST",
+        "if score.ok and abs(score.value) > _LARGEST",
+        "A NaN that a reward returns as a usable score gets through: it is not above any number.",
+        ("tests/unit/rewards/test_reward.py::test_a_score_that_float32_cannot_hold_has_failed",),
+    ),
+    Mutant(
         "clip-optimistic",
         "src/tutelage/algorithms/policy.py",
         "per_token = torch.maximum(surrogate, clipped)",
@@ -361,6 +421,38 @@ MUTANTS = (
         (_PPO + "test_critic_warms_up_while_the_policy_stays_bit_for_bit",),
     ),
     Mutant(
+        "shared-trunk-without-the-value-loss",
+        "src/tutelage/models/critic.py",
+        "return self.policy.states(rows) if policy_states is None else policy_states",
+        "return self.policy.states(rows) if policy_states is None else policy_states.detach()",
+        "The trunk that policy and critic share learns from the policy's loss alone.",
+        (_TRUNK + "test_shared_trunk_gets_the_sum_of_both_losses_gradients",),
+    ),
+    Mutant(
+        "chunks-without-gradients",
+        "src/tutelage/models/chunks.py",
+        "for chunk in zip(*(each.chunk(pieces) for each in per_token), strict=True)",
+        "for chunk in zip(*(each.detach().chunk(pieces) for each in per_token), strict=True)",
+        "As soon as tokens do not fit one chunk, nothing below the head learns.",
+        ("tests/unit/models/test_chunks.py",),
+    ),
+    Mutant(
+        "windows-of-other-blocks",
+        "src/tutelage/models/frozen_layers.py",
+        "part.config.layer_types = types[start:end]",
+        "part.config.layer_types = types",
+        "The blocks above frozen ones look as far back as the frozen ones do.",
+        ("tests/unit/models/test_frozen_layers.py",),
+    ),
+    Mutant(
+        "checkpointing-does-nothing",
+        "src/tutelage/models/checkpointing.py",
+        "    for model in models:\n        model.train()\n",
+        "",
+        "Gradient checkpointing is switched on and has no effect outside of training mode.",
+        (_TRUNK + "test_activations_computed_again_change_nothing",),
+    ),
+    Mutant(
         "ratio-not-checked",
         "src/tutelage/trainers/rollout.py",
         "if math.isfinite(low) and max(1.0 - low, high - 1.0) > tolerance:",
@@ -374,7 +466,9 @@ MUTANTS = (
         "epsilon: PositiveFloat = 1e-5",
         "epsilon: PositiveFloat = 1e-8",
         "AdamW's default epsilon makes the first updates of PPO aggressive.",
-        ("tests/unit/trainers/test_optimizer.py::test_default_epsilon_is_that_of_the_ppo_literature",),
+        (
+            "tests/unit/trainers/test_optimizer.py::test_default_epsilon_is_that_of_the_ppo_literature",
+        ),
     ),
     Mutant(
         "preference-reversed",

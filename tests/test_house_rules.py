@@ -203,6 +203,8 @@ def test_recipe_loads(path):
         r"weights_only\s*=\s*False",
         r"type: ignore(?!\[)",
         r"^\s*except\s*:",
+        # A clock that a person or a server can set must not measure durations.
+        r"\btime\.time(_ns)?\(|from time import .*\btime\b",
     ],
 )
 def test_source_does_not_say(statement):
@@ -213,6 +215,14 @@ def test_source_does_not_say(statement):
         if re.search(statement, line)
     ]
     assert not found
+
+
+def test_the_calendar_only_dates_what_is_written_down():
+    """Durations come from clocks that never jump; the time of day is for people to read."""
+    users = {
+        relative(path) for path in MODULES if re.search(r"datetime\.(now|utcnow)", path.read_text())
+    }
+    assert users == {"src/tutelage/tracking/lock.py", "src/tutelage/tracking/stage.py"}
 
 
 def test_data_records_and_judges_import_without_torch():
@@ -249,6 +259,20 @@ def test_named_files_exist(page):
     trees = "|".join(re.escape(tree) for tree in TREES)
     named = re.findall(rf"`((?:{trees})/[\w./-]*\w)(?:::\w+)?`", page.read_text("utf-8"))
     assert not [name for name in named if not (ROOT / name).exists()]
+
+
+def test_reliability_page_names_tests_that_exist():
+    page = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "---" not in line]
+    named = [re.search(r"`(test_\w+)` \|$", row) for row in rows if not row.endswith("Test |")]
+    assert len(named) > 25
+    assert all(named), "each row ends with its test"
+    tests = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
+    }
+    assert not [found[1] for found in named if found and found[1] not in tests]
 
 
 def shell_lines(page: Path) -> list[str]:

@@ -19,6 +19,8 @@ ROWS: dict[str, Callable[[bool], Row]] = {
     "C5b": ppo.c5b,
     "C6": ppo.c6,
     "C6b": ppo.c6b,
+    "C6f": ppo.c6f,
+    "C6bf": ppo.c6bf,
     "C7": learning.c7,
     "C8": overhead.c8,
     "C8t": overhead.c8t,

@@ -4,7 +4,8 @@ Each repeat is a process of its own. Resident memory is read once the models are
 update runs, and the highest resident memory since is read. The difference is gradients,
 optimiser state, activations, logits and what the allocator holds.
 
-    ours   one step of `ppo`
+    ours   one step of `ppo`, the logits of 256 tokens at a time; with a critic of its own, which
+           is the peer's algorithm, and on one trunk, which is another
     peer   one batch of `PPOTrainer.train`, defaults and float32
 """
 
@@ -23,12 +24,16 @@ def c9(quick: bool) -> Row:
     """135M, 32 episodes, answers to 64."""
     requests = ppo_requests("C5b", quick)
     here, options = "benchmarks.rows.memory", {"requests": requests}
+    ours = {**options, "dtype": "float32", "head_tokens": 256, "microbatch_tokens": 256}
     return Row(
         "C9",
         f"memory above the weights in a PPO update, {requests['shape']}, as C5b",
         "<= 0.4x, that is >= 2.5 times less",
         [
-            Side("tutelage", f"{here}:OurMemory", {**options, "dtype": "float32"}, gated=True),
+            Side("tutelage", f"{here}:OurMemory", ours, gated=True),
+            Side(
+                "tutelage one trunk", f"{here}:OurMemory", {**ours, "trunk": "shared"}, gated=True
+            ),
             Side("TRL default", f"{here}:TRLMemory", options, "peer", "bfloat16"),
             Side("TRL float32", f"{here}:TRLMemory", {**options, "bf16": False}, "peer"),
         ],

@@ -9,20 +9,20 @@ four epochs over one minibatch.
            micro-batches of 32, one chunk
 
 The algorithm is the same: clips, coefficients, lambda, temperature, AdamW and its rate are TRL's
-defaults on both sides. C6 shares one trunk between policy and critic, which is another
-algorithm with the same purpose, and is measured against the same peer.
+defaults on both sides. C6 shares one trunk between policy and critic, and C6f freezes its lowest
+three quarters besides: other algorithms with the same purpose, measured against the same peer.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.core.row import Check, NotAvailable, Row, Side, clocks
+from benchmarks.core.row import Check, Row, Side, clocks
 
-__all__ = ["OurPPO", "SharedTrunkPPO", "c5", "c5b", "c6", "c6b", "h4", "h4b", "ppo_requests"]
+__all__ = ["OurPPO", "c5", "c5b", "c6", "c6b", "c6bf", "c6f", "h4", "h4b", "ppo_requests"]
 
 _PEER = "benchmarks.sides.trl_ppo:TRLTrainer"
 _OURS = "benchmarks.rows.ppo:OurPPO"
-_SHARED = "benchmarks.rows.ppo:SharedTrunkPPO"
+_FROZEN_SHARE = 0.75
 
 
 def ppo_requests(name: str, quick: bool) -> dict[str, Any]:
@@ -50,12 +50,22 @@ def c5b(quick: bool) -> Row:
 
 def c6(quick: bool) -> Row:
     """tiny, one trunk."""
-    return _row("C6", ppo_requests("C5", quick), ">= 8x", workload=_SHARED)
+    return _row("C6", ppo_requests("C5", quick), ">= 8x", trunk="shared")
 
 
 def c6b(quick: bool) -> Row:
     """135M, one trunk."""
-    return _row("C6b", ppo_requests("C5b", quick), ">= 8x", workload=_SHARED)
+    return _row("C6b", ppo_requests("C5b", quick), ">= 8x", trunk="shared")
+
+
+def c6f(quick: bool) -> Row:
+    """tiny, one trunk, most of it frozen."""
+    return _row("C6f", ppo_requests("C5", quick), ">= 12x", trunk="shared", frozen=True)
+
+
+def c6bf(quick: bool) -> Row:
+    """135M, one trunk, most of it frozen."""
+    return _row("C6bf", ppo_requests("C5b", quick), ">= 12x", trunk="shared", frozen=True)
 
 
 def h4(quick: bool) -> Row:
@@ -66,19 +76,27 @@ def h4(quick: bool) -> Row:
 
 def h4b(quick: bool) -> Row:
     """135M on a GPU, one trunk."""
-    return _row("H4b", ppo_requests("H4", quick), "<= 1.2 s", workload=_SHARED, device="cuda")
+    return _row("H4b", ppo_requests("H4", quick), "<= 1.2 s", trunk="shared", device="cuda")
 
 
 def _row(
-    name: str, requests: dict[str, Any], goal: str, workload: str = _OURS, device: str = "cpu"
+    name: str,
+    requests: dict[str, Any],
+    goal: str,
+    *,
+    trunk: str = "own",
+    frozen: bool = False,
+    device: str = "cpu",
 ) -> Row:
     count, shape = requests["count"], requests["shape"]
+    layers = _frozen_layers(shape) if frozen else 0
     options = {"requests": requests, "device": device}
+    mine = {**options, "trunk": trunk, "frozen_layers": layers}
     tuned = {**options, "microbatch": min(32, count), "chunk": count}
     formats = ("bfloat16",) if device == "cuda" else ("float32", "bfloat16")
     sides = [
         *(
-            Side(f"tutelage {f}", workload, {**options, "dtype": f}, format=f, gated=True)
+            Side(f"tutelage {f}", _OURS, {**mine, "dtype": f}, format=f, gated=True)
             for f in formats
         ),
         Side("TRL default", _PEER, options, "peer", "bfloat16"),
@@ -86,16 +104,28 @@ def _row(
     ]
     if device == "cpu":
         sides.append(Side("TRL tuned float32", _PEER, {**tuned, "bf16": False}, "peer"))
-    trunk = ", one trunk" if workload == _SHARED else ""
+    kind = ", one trunk" * (trunk == "shared") + f", {layers} layers frozen" * frozen
     return Row(
         name,
-        f"PPO update, {shape}, {count} episodes, answers to {requests['answer']}, 4 epochs{trunk}",
+        f"PPO update, {shape}, {count} episodes, answers to {requests['answer']}, 4 epochs{kind}",
         goal,
         sides,
         quantities=clocks(device),
         device=device,  # type: ignore[arg-type]
-        work={"kind": "ppo", "requests": requests, "epochs": 4},
+        work={
+            "kind": "ppo",
+            "requests": requests,
+            "epochs": 4,
+            "trunks": 1 if trunk == "shared" else 2,
+            "frozen_layers": layers,
+        },
     )
+
+
+def _frozen_layers(shape: str) -> int:
+    from benchmarks.sides.shapes import SHAPES
+
+    return int(_FROZEN_SHARE * SHAPES[shape]["num_hidden_layers"])
 
 
 class OurPPO:
@@ -107,12 +137,16 @@ class OurPPO:
         dtype: str = "float32",
         microbatch_tokens: int | None = None,
         device: str = "cpu",
+        **options: Any,
     ) -> None:
-        """`microbatch_tokens` is the budget of one forward and backward pass."""
+        """`microbatch_tokens` is the budget of one forward and backward pass.
+
+        Further options are those of `benchmarks.sides.learning.Actors`.
+        """
         from benchmarks.sides.requests import Requests
 
         self.requests = Requests(**requests)
-        self.dtype, self.device = dtype, device
+        self.dtype, self.device, self.options = dtype, device, options
         self.microbatch_tokens = microbatch_tokens or (65536 if device == "cuda" else 1024)
 
     def prepare(self) -> None:
@@ -126,7 +160,9 @@ class OurPPO:
 
         requests = self.requests
         vocabulary = shapes.SHAPES[requests.shape]["vocab_size"]
-        self.actors = learning.Actors(requests, 4, self.dtype, self.microbatch_tokens, self.device)
+        self.actors = learning.Actors(
+            requests, 4, self.dtype, self.microbatch_tokens, self.device, **self.options
+        )
         policy = self.actors.policy
         self.engine = ours.engine(policy, vocabulary, requests.by_prompt, requests.count)
         self.free_engine = ours.engine(policy, vocabulary, None, requests.count)
@@ -154,11 +190,3 @@ class OurPPO:
         """One step: sample, score, update."""
         step = next(self.steps)
         return {"tokens": float(sum(len(completion.tokens) for completion in step.completions))}
-
-
-class SharedTrunkPPO(OurPPO):
-    """`OurPPO` with the critic as a head on the policy's trunk."""
-
-    def build(self) -> None:
-        """Refuses while there is no such critic."""
-        raise NotAvailable("policy and critic cannot share a trunk yet")

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from tutelage.config import BatchConfig, KLConfig, OptimizerConfig, PPOConfig
 from tutelage.config.training import PrecisionConfig
 from tutelage.experience import Experience
 from tutelage.generation import FakeEngine, LocalEngine, Sampling
-from tutelage.models import Critic, RewardModel
+from tutelage.models import Critic, RewardModel, SharedCritic
 from tutelage.records import Completion, Prompt, Score
 from tutelage.rewards import ModelReward
 from tutelage.trainers.learner import Learner
@@ -45,6 +45,7 @@ def ppo_settings(
     microbatch_tokens: int,
     learning_rate: float = 3e-6,
     kl: float = 0.05,
+    head_tokens: int = BatchConfig().head_tokens,
 ) -> PPOConfig:
     """TRL's defaults in our words: one minibatch, clips, coefficients, no gradient clipping."""
     optimizer = OptimizerConfig(
@@ -54,7 +55,9 @@ def ppo_settings(
         steps=1,
         prompts_per_step=requests.count,
         epochs=epochs,
-        batch=BatchConfig(minibatch=requests.count, microbatch_tokens=microbatch_tokens),
+        batch=BatchConfig(
+            minibatch=requests.count, microbatch_tokens=microbatch_tokens, head_tokens=head_tokens
+        ),
         kl=KLConfig(coefficient=kl),
         clip=0.2,
         value_clip=0.2,
@@ -86,15 +89,30 @@ class Actors:
         seed: int = 0,
         learning_rate: float = 3e-6,
         kl: float = 0.05,
+        head_tokens: int = BatchConfig().head_tokens,
+        trunk: Literal["own", "shared"] = "own",
+        frozen_layers: int = 0,
     ) -> None:
         """Random weights from the seeds that the peer takes."""
         shape, compute = requests.shape, ours.DTYPES[dtype]
-        self.settings = ppo_settings(requests, epochs, dtype, microbatch_tokens, learning_rate, kl)
-        self.policy = ours.new_policy(
-            shape, dtype, seed=seed, temperature=TEMPERATURE, device=device
+        self.settings = ppo_settings(
+            requests, epochs, dtype, microbatch_tokens, learning_rate, kl, head_tokens
         )
+        self.policy = ours.new_policy(
+            shape,
+            dtype,
+            seed=seed,
+            temperature=TEMPERATURE,
+            device=device,
+            head_tokens=head_tokens,
+        )
+        self.policy.freeze_layers(frozen_layers)
         self.reference = self.policy.frozen_copy()
-        self.critic = Critic(shapes.classifier(shape, seed + 2, device), compute).to(device)
+        self.critic: Critic = (
+            SharedCritic(self.policy)
+            if trunk == "shared"
+            else Critic(shapes.classifier(shape, seed + 2, device), compute).to(device)
+        )
         torch.nn.init.normal_(self.critic.head.weight, std=0.1)
         self.tokenizer = words_tokenizer(shapes.SHAPES[shape]["vocab_size"])
         self.reward_model = RewardModel(

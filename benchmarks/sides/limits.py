@@ -3,7 +3,8 @@
     decoding   sum over steps of  max(weights' bytes / bandwidth, 2 N rows / flops)
                                   + bytes of the rows' keys and values / bandwidth
     scoring    2 N flops per real token, per model
-    updates    6 N flops per real token, epoch and model
+    updates    6 N flops per real token, epoch and trained model
+    frozen     2 N flops per real token, once; a head tied to frozen embeddings 4 N in each epoch
 
 N counts the weights in matrix products, the head once; a model with a score instead of a
 vocabulary has no head. Padding is nobody's due. Rates are measured in the same run.
@@ -68,6 +69,8 @@ def least_seconds(
     rates: Mapping[str, float],
     epochs: int = 1,
     models: int = 1,
+    trunks: int = 2,
+    frozen_layers: int = 0,
 ) -> float:
     """Seconds that the work takes at the machine's full rates.
 
@@ -78,6 +81,8 @@ def least_seconds(
         rates: `flops` and `bytes_per_s`.
         epochs: passes of an update.
         models: backbones without a head that are scored beside the policy's shape.
+        trunks: trained by an update: 2 for policy and critic, 1 where they share it.
+        frozen_layers: of the trunk, where there is one.
     """
     asked = Requests(**requests)
     match kind:
@@ -86,13 +91,14 @@ def least_seconds(
         case "score":
             return 2 * _weights(asked, models) * asked.real_tokens / rates["flops"]
         case "update":
-            return 6 * epochs * _weights(asked, 1) * asked.real_tokens / rates["flops"]
+            flops = _update(asked, epochs, trunks, frozen_layers)
+            return flops * asked.real_tokens / rates["flops"]
         case "ppo":
-            return (
-                _decode(asked, dtype, rates)
-                + least_seconds("score", requests, dtype, rates, models=2)
-                + least_seconds("update", requests, dtype, rates, epochs)
-            )
+            # Reward model and critic; a shared critic's values come with the policy's own pass,
+            # and the reference's frozen layers with the update's.
+            scored = _weights(asked, trunks) - _frozen(asked, frozen_layers)
+            flops = 2 * scored + _update(asked, epochs, trunks, frozen_layers)
+            return _decode(asked, dtype, rates) + flops * asked.real_tokens / rates["flops"]
     raise ValueError(f"no limit is known for {kind!r}")
 
 
@@ -100,6 +106,19 @@ def _weights(asked: Requests, headless: int) -> int:
     """Of one model with a head and `headless` models of the same shape without."""
     layers, head = weights(asked.shape)
     return layers + head + headless * layers
+
+
+def _frozen(asked: Requests, frozen_layers: int) -> float:
+    """Weights of the frozen layers."""
+    return weights(asked.shape)[0] * frozen_layers / SHAPES[asked.shape]["num_hidden_layers"]
+
+
+def _update(asked: Requests, epochs: int, trunks: int, frozen_layers: int) -> float:
+    """Operations per token."""
+    layers, head = weights(asked.shape)
+    frozen = _frozen(asked, frozen_layers)
+    per_epoch = 6 * (trunks * layers - frozen) + (4 if frozen else 6) * head
+    return epochs * per_epoch + 2 * frozen
 
 
 def _decode(asked: Requests, dtype: str, rates: Mapping[str, float]) -> float:

@@ -15,6 +15,7 @@ from benchmarks.core.row import NotAvailable
 from benchmarks.sides import shapes
 from benchmarks.sides.forcing import force
 from benchmarks.sides.tokenizer import words_tokenizer
+from tutelage.config import BatchConfig
 from tutelage.experience import Experience
 from tutelage.generation import LocalEngine, Sampling
 from tutelage.models import Policy
@@ -36,11 +37,17 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def new_policy(
-    shape: str, dtype: str, *, seed: int = 0, temperature: float = 1.0, device: str = "cpu"
+    shape: str,
+    dtype: str,
+    *,
+    seed: int = 0,
+    temperature: float = 1.0,
+    device: str = "cpu",
+    head_tokens: int = BatchConfig().head_tokens,
 ) -> Policy:
     """A policy of the given shape; `dtype` is its format of computation."""
     model = shapes.causal_lm(shape, seed, device)
-    return Policy(model, temperature=temperature, compute=DTYPES[dtype])
+    return Policy(model, temperature=temperature, compute=DTYPES[dtype], head_tokens=head_tokens)
 
 
 def encoded(prompts: Sequence[Sequence[int]], vocabulary: int) -> list[EncodedPrompt]:

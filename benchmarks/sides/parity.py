@@ -17,7 +17,7 @@ from benchmarks.sides import shapes
 from benchmarks.sides.ours import DTYPES
 from tutelage.experience import Experience
 from tutelage.generation import LocalEngine, Sampling
-from tutelage.models import Critic, Policy
+from tutelage.models import Critic, Policy, SharedCritic
 from tutelage.records import Completion, EncodedPrompt, Message, Prompt
 
 __all__ = ["chi_square", "chi_square_tail", "logprob_gate", "sampling_gate", "update_gate"]
@@ -136,7 +136,9 @@ def _plain_update(
 ) -> tuple[float, dict[str, Tensor]]:
     """Row after row, no padding, float32; formulas of PPO written out."""
     model = copy.deepcopy(policy.model).float().train()
-    value = copy.deepcopy(critic).float().train()
+    trunk, head = model.base_model, copy.deepcopy(critic.head).float()
+    if not isinstance(critic, SharedCritic):
+        trunk = copy.deepcopy(critic.backbone.model).float().train()
     total = float(rows.response_mask.sum())
     summed = 0.0
     for i in range(len(rows)):
@@ -148,13 +150,20 @@ def _plain_update(
         logits = model(input_ids=ids, use_cache=False).logits[0, window] / policy.temperature
         chosen = ids[0, start : start + length]
         new = torch.log_softmax(logits, -1).gather(1, chosen[:, None]).squeeze(1)
-        hidden = value.backbone.model(input_ids=ids, use_cache=False).last_hidden_state[0, window]
-        values = value.head(hidden).squeeze(-1)
+        hidden = trunk(input_ids=ids, use_cache=False).last_hidden_state[0, window]
+        values = head(hidden).squeeze(-1)
         loss = _plain_loss(new, values, rows, i, mask, settings) / total
         loss.backward()
         summed += float(loss.detach())
-    gradients = {f"policy.{n}": p.grad for n, p in model.named_parameters() if p.grad is not None}
-    gradients |= {f"critic.{n}": p.grad for n, p in value.named_parameters() if p.grad is not None}
+    parts = {"policy": model, "critic.head": head}
+    if trunk is not model.base_model:
+        parts["critic.backbone.model"] = trunk
+    gradients = {
+        f"{part}.{name}": weight.grad
+        for part, module in parts.items()
+        for name, weight in module.named_parameters()
+        if weight.grad is not None
+    }
     return summed, gradients
 
 

@@ -8,6 +8,7 @@
     ├── RewardError               exit 1   too many completions could not be scored
     ├── TrainingError             exit 3   training cannot go on: ratio not 1, non-finite loss
     ├── CheckpointError           exit 4   a saved stage is missing, damaged or locked
+    ├── StallError                exit 5   a stage made no progress for too long
     └── MissingExtraError         exit 2   an optional dependency is not installed
 
 Each message says what was found, what was expected and what to do.
@@ -21,6 +22,7 @@ __all__ = [
     "MissingExtraError",
     "ModelError",
     "RewardError",
+    "StallError",
     "TrainingError",
     "TutelageError",
 ]
@@ -68,6 +70,12 @@ class CheckpointError(TutelageError):
     """A saved stage or run folder is missing, damaged or in use by another process."""
 
     exit_code = 4
+
+
+class StallError(TutelageError):
+    """A stage made no progress for longer than the recipe allows."""
+
+    exit_code = 5
 
 
 class MissingExtraError(TutelageError, ImportError):

@@ -18,7 +18,7 @@ from tutelage.cli.run import resume, run
 from tutelage.cli.stages import STAGE_COMMANDS, stage_command
 from tutelage.cli.tools import config, report, validate
 from tutelage.errors import TutelageError
-from tutelage.pipeline.interrupts import Terminated
+from tutelage.pipeline.interrupts import Terminated, TimeLimitReached
 
 __all__ = ["build_app", "call", "guard", "main"]
 
@@ -31,10 +31,12 @@ _EPILOGUE = """\
 Exit codes: 0 success; 1 failure; 2 wrong input, option or recipe, or
 one that does not fit into memory; 3 training cannot go on (the
 message is the diagnosis); 4 a saved stage or run folder is damaged, locked or cannot be written;
-130 Ctrl-C; 143 SIGTERM. TUTELAGE_DEBUG=1 shows tracebacks.
+5 a stage made no progress for too long; 124 time limit; 130 Ctrl-C; 143 SIGTERM. TUTELAGE_DEBUG=1
+shows tracebacks.
 """
 
-_INTERRUPTED, _TERMINATED, _WRONG_OPTION = 130, 143, 2
+_WRONG_OPTION = 2
+_INTERRUPTIONS = {TimeLimitReached: 124, Terminated: 143, KeyboardInterrupt: 130}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,8 +71,7 @@ def guard(command: Callable[[], Any]) -> int:
     except TutelageError as error:
         return _fail(error, str(error), error.exit_code)
     except KeyboardInterrupt as error:
-        code = _TERMINATED if isinstance(error, Terminated) else _INTERRUPTED
-        return _fail(error, str(error) or "interrupted", code)
+        return _fail(error, str(error) or "interrupted", _INTERRUPTIONS[type(error)])
     except BrokenPipeError:
         # Whoever read the output has enough; Python would complain again when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,6 +10,7 @@ from tutelage.config import Recipe, load_recipe
 from tutelage.config.overrides import parse_overrides
 from tutelage.errors import ConfigError
 from tutelage.pipeline import run_recipe
+from tutelage.tracking.format import parse_duration
 
 __all__ = ["Overrides", "read_recipe", "resume", "run"]
 
@@ -28,6 +29,8 @@ _OPTIONS = (
     "output",
     "only",
     "force",
+    "weights-only",
+    "time-limit",
     "seed",
     "threads",
     "parallel",
@@ -44,6 +47,8 @@ def run(
     output: Path | None = None,
     only: Annotated[tuple[str, ...], _REPEATED] = (),
     force: Annotated[tuple[str, ...], _REPEATED] = (),
+    weights_only: Annotated[tuple[str, ...], _REPEATED] = (),
+    time_limit: str | None = None,
     seed: int | None = None,
     threads: int | None = None,
     parallel: int | None = None,
@@ -64,7 +69,14 @@ def run(
     only
         Run this stage and what it needs, nothing else. May be repeated.
     force
-        Run this stage again although it is finished, and all that reads it. May be repeated.
+        Run this stage again although it is finished, and all that reads it. Where it has saved
+        itself with other settings it begins anew. May be repeated.
+    weights_only
+        Begin this stage from the weights of its newest checkpoint, with a new optimiser and at its
+        first step. May be repeated.
+    time_limit
+        After this time (2h, 90m, 45s) running stages save themselves and the run ends with exit
+        code 124. The same command goes on.
     seed
         Seed from which every stage derives its own.
     threads
@@ -75,10 +87,22 @@ def run(
     settings = {"seed": seed, "threads": threads, "parallel": parallel}
     given = [f"--{name}={value}" for name, value in settings.items() if value is not None]
     chosen = read_recipe(recipe, [*overrides, *given])
-    run_recipe(chosen, output or Path("runs") / chosen.name, only=only or None, force=force)
+    run_recipe(
+        chosen,
+        output or Path("runs") / chosen.name,
+        only=only or None,
+        force=force,
+        weights_only=weights_only,
+        time_limit=None if time_limit is None else parse_duration(time_limit),
+    )
 
 
-def resume(run: Path, *, only: Annotated[tuple[str, ...], _REPEATED] = ()) -> None:
+def resume(
+    run: Path,
+    *,
+    only: Annotated[tuple[str, ...], _REPEATED] = (),
+    time_limit: str | None = None,
+) -> None:
     """Goes on with a run that was interrupted, from the recipe in its folder.
 
     The same as giving the command again that began it, options included. Paths in the recipe
@@ -92,11 +116,15 @@ def resume(run: Path, *, only: Annotated[tuple[str, ...], _REPEATED] = ()) -> No
         The run folder.
     only
         Run this stage and what it needs, nothing else. May be repeated.
+    time_limit
+        After this time (2h, 90m, 45s) running stages save themselves and the run ends with exit
+        code 124.
     """
     recipe = run / "recipe.yaml"
     if not recipe.is_file():
         raise ConfigError(f"{run} holds no run: {recipe} does not exist. Begin one: tutelage run")
-    run_recipe(load_recipe(recipe), run, only=only or None)
+    limit = None if time_limit is None else parse_duration(time_limit)
+    run_recipe(load_recipe(recipe), run, only=only or None, time_limit=limit)
 
 
 def read_recipe(path: Path, tokens: list[str]) -> Recipe:

@@ -1,10 +1,11 @@
 """Recipes and their settings: frozen, validated, free of torch."""
 
+from tutelage.config.adapters import LoRAConfig
 from tutelage.config.alarms import AlarmsConfig
 from tutelage.config.base import Section
 from tutelage.config.load import build_section, load_recipe, load_section
 from tutelage.config.ppo import KLConfig, PPOConfig, SamplingConfig, TruncationConfig
-from tutelage.config.recipe import CheckpointConfig, Recipe, referenced_name
+from tutelage.config.recipe import CheckpointConfig, Recipe, TrackersConfig, referenced_name
 from tutelage.config.stages import (
     EvaluateStage,
     HelpdeskStage,
@@ -35,6 +36,7 @@ __all__ = [
     "KLConfig",
     "LabelStage",
     "LengthPenaltyConfig",
+    "LoRAConfig",
     "ModelShape",
     "OpeningsStage",
     "OptimizerConfig",
@@ -53,6 +55,7 @@ __all__ = [
     "Section",
     "SplitStage",
     "Stage",
+    "TrackersConfig",
     "TrainStage",
     "TruncationConfig",
     "build_section",

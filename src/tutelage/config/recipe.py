@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, StringConstraints, mo
 from tutelage.config.base import Section
 from tutelage.config.stages import Stage
 
-__all__ = ["CheckpointConfig", "Recipe", "referenced_name"]
+__all__ = ["CheckpointConfig", "Recipe", "TrackersConfig", "referenced_name"]
 
 StageName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 
@@ -29,6 +29,19 @@ class CheckpointConfig(Section):
     """Seconds that stages have to reach their next checkpoint when the run is interrupted."""
 
 
+class TrackersConfig(Section):
+    """Who gets the metrics beside `metrics.jsonl`. A tracker that fails never stops training."""
+
+    tensorboard: bool | None = None
+    """TensorBoard's event files in each stage's folder; unset writes them where it is installed."""
+    wandb: bool = False
+    """Weights & Biases: files in the run folder for `wandb sync`, unless WANDB_MODE is set."""
+    trackio: bool = False
+    """trackio: its local database, shown by `trackio show`."""
+    project: str = "tutelage"
+    """Project under which wandb and trackio file the runs."""
+
+
 class Recipe(Section):
     """One run, from nothing to a report."""
 
@@ -46,6 +59,11 @@ class Recipe(Section):
     """When running stages save themselves."""
     memory_check: Literal["refuse", "warn", "off"] = "refuse"
     """What happens to a run whose predicted peak exceeds the available memory; see docs/plan.md."""
+    stall_timeout: NonNegativeFloat = 1800.0
+    """Seconds without any report after which a stage counts as stuck: its stacks are written to its
+    log and the run ends. Must exceed a stage's longest step. 0 waits for ever."""
+    trackers: TrackersConfig = TrackersConfig()
+    """Who gets the metrics."""
     inputs: dict[StageName, str | tuple[str, ...] | None] = Field(default_factory=dict)
     """Files the user supplies, as `inputs/NAME` in references. null: must be given."""
     stages: Annotated[dict[StageName, Stage], Field(min_length=1)]

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from tutelage.config.adapters import LoRAConfig
 from tutelage.config.base import Section
 from tutelage.config.ppo import PPOConfig, SamplingConfig
 from tutelage.config.training import BatchConfig, OptimizerConfig, PrecisionConfig, Share
@@ -142,6 +143,8 @@ class SFTStage(_Stage):
     """Tokens of a conversation; longer ones are left out and counted."""
     batch: BatchConfig = BatchConfig()
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-5, warmup=0.03, floor=0.3)
+    lora: LoRAConfig | None = None
+    """Train adapters and leave the model's own weights as they are; unset trains all weights."""
     precision: PrecisionConfig = PrecisionConfig()
 
     def references(self) -> Iterator[str]:
@@ -282,6 +285,8 @@ class RewardStage(_Stage):
     max_length: PositiveInt = 512
     """Tokens of prompt and answer; longer texts cannot be scored and are counted."""
     batch: BatchConfig = BatchConfig()
+    lora: LoRAConfig | None = None
+    """Train adapters and the score head, and leave the backbone's own weights as they are."""
     precision: PrecisionConfig = PrecisionConfig()
 
     def references(self) -> Iterator[str]:
@@ -341,8 +346,12 @@ class TrainStage(_Stage):
     """What the critic starts from: the reward model, or the policy with a zero head."""
     critic_trunk: Literal["own", "shared", "adapter"] = "own"
     """What the critic's head stands on. own: a copy of what it starts from. shared: the policy's
-    trunk, which then learns from both losses; one pass serves both, and half the memory."""
+    trunk, which then learns from both losses; one pass serves both, and half the memory. adapter:
+    the policy's model with an adapter of the critic's own, which needs `lora`."""
     ppo: PPOConfig = PPOConfig()
+    lora: LoRAConfig | None = None
+    """Train adapters of the policy. Its own weights, the adapters switched off, are then the
+    reference: no copy is held."""
     probes: Reference | None = None
     """Prompts answered every `probe_every` rounds; the evaluation judges them afterwards."""
     probe_every: PositiveInt = 10
@@ -362,16 +371,24 @@ class TrainStage(_Stage):
 
     @model_validator(mode="after")
     def _trunk_is_the_policys(self) -> Self:
-        if self.critic_trunk == "adapter":
+        if self.critic_trunk == "adapter" and self.lora is None:
             raise ValueError(
                 "critic_trunk is 'adapter', a critic with adapters of its own on the policy's "
-                "trunk, which needs a policy with adapters: set critic_trunk to 'shared' or 'own'"
+                "trunk, which needs a policy with adapters: set lora, or critic_trunk to 'shared' "
+                "or 'own'"
             )
-        if self.critic_trunk == "shared" and self.critic == "reward":
+        if self.critic_trunk != "own" and self.critic == "reward":
             raise ValueError(
-                "critic_trunk is 'shared' and critic is 'reward', but the policy's trunk is not "
-                "the reward model's, whose head would read states that it does not know: set "
-                "critic to 'policy' or critic_trunk to 'own'"
+                f"critic_trunk is {self.critic_trunk!r} and critic is 'reward', but the policy's "
+                "trunk is not the reward model's, whose head would read states that it does not "
+                "know: set critic to 'policy' or critic_trunk to 'own'"
+            )
+        quantised = self.lora is not None and self.lora.quantise != "none"
+        if quantised and (self.critic_trunk, self.critic) == ("own", "policy"):
+            raise ValueError(
+                "lora.quantise is '4bit' and the critic is to start from a copy of the policy, but "
+                "4-bit weights cannot be trained: set critic_trunk to 'adapter' or 'shared', or "
+                "critic to 'reward'"
             )
         return self
 

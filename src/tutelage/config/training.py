@@ -16,10 +16,10 @@ class OptimizerConfig(Section):
 
     algorithm: Literal["adamw", "adamw8bit", "adafactor"] = "adamw"
     """adamw: 8 bytes of state for each weight. adamw8bit: 2 bytes; needs the extra `optimizers`.
-    adafactor: almost none, no first moment."""
+    adafactor: almost none, no first moment, and a learning rate that is relative to the size of
+    each weight: 1e-3 moves a matrix by a thousandth of its root mean square."""
     learning_rate: PositiveFloat = 3e-6
-    """Peak learning rate. Adafactor's is relative to the size of each weight: 1e-3 moves a matrix
-    by a thousandth of its root mean square."""
+    """Peak learning rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Shape of the decay after the warm-up."""
     floor: Share = 0.0

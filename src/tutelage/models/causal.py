@@ -5,8 +5,8 @@ uses the other convention, position t speaks of token t (see `tutelage.experienc
 shift happens here, for log-probabilities and for values alike.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import cast
 
@@ -18,10 +18,13 @@ from transformers import PreTrainedModel
 from tutelage.models.frozen_layers import SplitTrunk
 from tutelage.models.shared_prefix import SharedPrefixRows
 
-__all__ = ["Backbone", "autocast", "base_model", "position_ids", "scatter"]
+__all__ = ["Backbone", "Within", "autocast", "base_model", "position_ids", "scatter"]
 
 _AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 1e-1, torch.float16: 1e-2}
 """How far two ways to the same hidden state may differ: rounding, after a norm to unit scale."""
+
+Within = Callable[[], AbstractContextManager[None]]
+"""Makes a context in which a model is to be run."""
 
 
 def position_ids(attention_mask: Bool[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
@@ -56,11 +59,23 @@ def scatter(
 class Backbone(nn.Module):
     """Hidden states of a transformer, ahead of any head."""
 
-    def __init__(self, model: PreTrainedModel, compute: torch.dtype = torch.float32) -> None:
-        """Wraps a model that has a `base_model`; `compute` is the autocast format."""
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        compute: torch.dtype = torch.float32,
+        within: Within = nullcontext,
+    ) -> None:
+        """Wraps a model that has a `base_model`.
+
+        Args:
+            model: any transformer.
+            compute: autocast format.
+            within: entered around each forward pass; chooses among the model's adapters.
+        """
         super().__init__()
         self.model = model
         self.compute = compute
+        self.within = within
         self.split: SplitTrunk | None = None
         """Frozen blocks apart from the others, where there are some."""
 
@@ -81,7 +96,7 @@ class Backbone(nn.Module):
         if lower_states is None:
             return self._states(tokens, **inputs)
         assert self.split is not None, "lower states of a trunk without frozen blocks"
-        with autocast(tokens.device, self.compute):
+        with self.within(), autocast(tokens.device, self.compute):
             return self.split.upper(lower_states, **inputs)
 
     @torch.no_grad()
@@ -101,7 +116,7 @@ class Backbone(nn.Module):
         return inputs
 
     def _states(self, tokens: Tensor, **inputs: Tensor) -> Tensor:
-        with autocast(tokens.device, self.compute):
+        with self.within(), autocast(tokens.device, self.compute):
             hidden: Tensor = base_model(self.model)(
                 input_ids=tokens, use_cache=False, **inputs
             ).last_hidden_state

@@ -13,12 +13,13 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from tutelage.errors import ModelError
+from tutelage.models.adapters import repeated_alike
 
 __all__ = ["recompute_activations", "training_mode"]
 
 
 def recompute_activations(model: PreTrainedModel) -> None:
-    """Switches gradient checkpointing on for all blocks of a model.
+    """Switches gradient checkpointing on for all blocks of a model, its adapters included.
 
     Raises:
         ModelError: the architecture has no such switch.
@@ -28,7 +29,7 @@ def recompute_activations(model: PreTrainedModel) -> None:
             f"{type(model).__name__} cannot compute its activations again: set "
             "batch.gradient_checkpointing to false"
         )
-    options = {"use_reentrant": False}
+    options = {"use_reentrant": False, "context_fn": repeated_alike(model)}
     if hasattr(model, "activation_checkpointing_enable"):
         model.activation_checkpointing_enable(options)
     else:

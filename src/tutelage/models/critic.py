@@ -26,7 +26,7 @@ from tutelage.models.causal import Backbone, autocast, base_model, scatter
 from tutelage.models.load import disable_dropout
 from tutelage.models.policy import Policy
 
-__all__ = ["Critic", "SharedCritic"]
+__all__ = ["Critic", "SharedCritic", "zero_head"]
 
 _HEAD, _ABOUT = "value_head.safetensors", "critic.json"
 
@@ -38,7 +38,7 @@ class Critic(nn.Module):
         """Takes over `model`'s backbone; the head starts at zero, so all values do."""
         super().__init__()
         self.backbone = Backbone(base_model(model), compute)
-        self.head = _zero_head(model)
+        self.head = zero_head(model)
 
     @classmethod
     def from_policy(cls, model: PreTrainedModel, compute: torch.dtype = torch.float32) -> "Critic":
@@ -170,7 +170,7 @@ class SharedCritic(Critic):
         self.policy = policy
         # Beside this module's parts, not among them: the policy trains, moves and saves it.
         object.__setattr__(self, "backbone", policy.backbone)
-        self.head = _zero_head(policy.model).to(policy.model.device)
+        self.head = zero_head(policy.model).to(policy.model.device)
 
     def _states(self, rows: Experience, policy_states: Tensor | None) -> Tensor:
         return self.policy.states(rows) if policy_states is None else policy_states
@@ -180,7 +180,8 @@ class SharedCritic(Critic):
         self._save_head(Path(folder), trunk="shared")
 
 
-def _zero_head(model: PreTrainedModel) -> nn.Linear:
+def zero_head(model: PreTrainedModel) -> nn.Linear:
+    """A head that gives every state of the model the value 0."""
     head = nn.Linear(model.config.hidden_size, 1)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)

@@ -8,9 +8,9 @@
     logits = W_head norm(x)
 
 The weights are copied out of the transformers model, joined, and laid out as the processor's
-matrix product wants them; `refresh` copies them again when training has changed them. Whether
-a model is of this family is not asked of its name: the parts must be there, and the logits must be
-those of the model itself.
+matrix product wants them, with what an adapter adds to them; `refresh` copies them again when
+training has changed them. Whether a model is of this family is not asked of its name: the parts
+must be there, and the logits must be those of the model itself.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from tutelage.models.adapters import effective_weight
 from tutelage.models.causal import base_model
 
 __all__ = ["ColumnCache", "Decoder"]
@@ -97,7 +98,7 @@ class _Linear:
         self.refresh()
 
     def refresh(self) -> None:
-        weights: list[Tensor] = [module.weight for module in self._modules]
+        weights = [effective_weight(module) for module in self._modules]
         weight = torch.cat(weights).to(self._dtype)
         biases: list[Tensor] = [m.bias for m in self._modules if m.bias is not None]
         self._bias = torch.cat(biases).to(self._dtype) if biases else None

@@ -4,6 +4,8 @@ Only safetensors weights and code that ships with transformers are loaded: a fol
 wants to run its own code is refused.
 """
 
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,17 +16,19 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BitsAndBytesConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from tutelage.errors import ModelError
+from tutelage.errors import MissingExtraError, ModelError
 
 __all__ = [
     "disable_dropout",
     "forbid_low_precision_weights",
+    "four_bit",
     "freeze",
     "load_causal_lm",
     "load_sequence_classifier",
@@ -97,14 +101,45 @@ def _prepared(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def load_causal_lm(source: str | Path) -> PreTrainedModel:
-    """A causal language model in float32, dropout off."""
-    options = {"dtype": torch.float32, "use_safetensors": True}
+def four_bit(compute: torch.dtype) -> dict[str, Any]:
+    """Loading options for frozen 4-bit weights below adapters.
+
+    NormalFloat with double quantisation (QLoRA, Dettmers et al. 2023, arXiv:2305.14314). Heads,
+    embeddings and norms stay float32.
+
+    Raises:
+        MissingExtraError: bitsandbytes is not installed.
+        ModelError: there is no CUDA GPU.
+    """
+    if find_spec("bitsandbytes") is None:
+        raise MissingExtraError("bitsandbytes", "qlora")
+    if not torch.cuda.is_available():
+        raise ModelError(
+            "lora.quantise is 4bit and there is no CUDA GPU, which 4-bit weights need: set it to "
+            "none"
+        )
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+        llm_int8_skip_modules=["lm_head", "score", "classifier"],
+    )
+    return {"quantization_config": config, "device_map": {"": torch.cuda.current_device()}}
+
+
+def load_causal_lm(
+    source: str | Path, quantised: Mapping[str, Any] | None = None
+) -> PreTrainedModel:
+    """A causal language model in float32, or as `four_bit` says; dropout off."""
+    options = {"dtype": torch.float32, "use_safetensors": True, **(quantised or {})}
     model = _load(AutoModelForCausalLM, source, "config.json", **options)
     return _prepared(cast(PreTrainedModel, model))
 
 
-def load_sequence_classifier(source: str | Path, pad: int | None) -> PreTrainedModel:
+def load_sequence_classifier(
+    source: str | Path, pad: int | None, quantised: Mapping[str, Any] | None = None
+) -> PreTrainedModel:
     """A model with one score per text, in float32, dropout off.
 
     A causal model's folder gives its backbone with a new score head of standard deviation
@@ -114,6 +149,7 @@ def load_sequence_classifier(source: str | Path, pad: int | None) -> PreTrainedM
     Args:
         source: model folder or hub name.
         pad: id of the tokenizer's pad token.
+        quantised: options from `four_bit`.
 
     Raises:
         ModelError: the folder holds no such model, or a classifier that was trained with
@@ -130,6 +166,7 @@ def load_sequence_classifier(source: str | Path, pad: int | None) -> PreTrainedM
             num_labels=1,
             dtype=torch.float32,
             use_safetensors=True,
+            **(quantised or {}),
         ),
     )
     if was_classifier and pad is not None and config.pad_token_id not in (None, pad):

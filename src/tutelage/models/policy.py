@@ -1,6 +1,7 @@
 """The policy pi(token | prompt and tokens so far), as the loss functions see it."""
 
 import copy
+from contextlib import nullcontext
 from typing import Self
 
 import torch
@@ -11,7 +12,7 @@ from transformers import PreTrainedModel
 from tutelage.algorithms import token_logprobs
 from tutelage.errors import ModelError
 from tutelage.experience import Experience, TokenBatch
-from tutelage.models.causal import Backbone, autocast, base_model, position_ids, scatter
+from tutelage.models.causal import Backbone, Within, autocast, base_model, position_ids, scatter
 from tutelage.models.chunks import Read, in_chunks
 from tutelage.models.frozen_layers import SplitTrunk
 from tutelage.models.load import freeze
@@ -33,6 +34,7 @@ class Policy:
         temperature: float = 1.0,
         compute: torch.dtype = torch.float32,
         head_tokens: int = 2048,
+        within: Within = nullcontext,
     ) -> None:
         """Wraps a model without copying it.
 
@@ -41,13 +43,14 @@ class Policy:
             temperature: divides the logits.
             compute: autocast format.
             head_tokens: tokens whose logits exist at a time.
+            within: entered around each forward pass; see `Backbone`.
         """
         self.model = model
         self.temperature = temperature
         self.head_tokens = head_tokens
         self.frozen_layers = 0
         """Lowest blocks that are frozen; see `freeze_layers`."""
-        self.backbone = Backbone(model, compute)
+        self.backbone = Backbone(model, compute, within)
         self.head_is_linear = self._head_gives_the_logits()
 
     def frozen_copy(self) -> Self:
@@ -56,16 +59,21 @@ class Policy:
         Weights that are frozen already are shared.
         """
         frozen = {id(w): w for w in self.model.parameters() if not w.requires_grad}
-        model = copy.deepcopy(self.model, frozen)
+        model, within = copy.deepcopy((self.model, self.backbone.within), frozen)
         freeze(model)
-        reference = type(self)(
+        return self.around(model, within)
+
+    def around(self, model: PreTrainedModel, within: Within = nullcontext) -> Self:
+        """The same settings for another model, or for the same one with other adapters."""
+        policy = type(self)(
             model,
             temperature=self.temperature,
             compute=self.backbone.compute,
             head_tokens=self.head_tokens,
+            within=within,
         )
-        reference.freeze_layers(self.frozen_layers)
-        return reference
+        policy.freeze_layers(self.frozen_layers)
+        return policy
 
     def freeze_layers(self, count: int) -> None:
         """Freezes the embeddings and the lowest `count` blocks, and gives them a pass of their own.
@@ -117,7 +125,7 @@ class Policy:
             if self.frozen_layers and isinstance(rows, Experience):
                 lower = rows.lower_states
             return self.backbone.before(rows.tokens, rows.attention_mask, mask, lower)
-        with autocast(mask.device, self.backbone.compute):
+        with self.backbone.within(), autocast(mask.device, self.backbone.compute):
             logits: Tensor = self.model(
                 input_ids=rows.tokens,
                 attention_mask=rows.attention_mask,

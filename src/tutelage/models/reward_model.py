@@ -8,10 +8,10 @@ prompt and answer arrive as fields. Any sequence-classification model serves, ca
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -183,6 +183,16 @@ class RewardModel(nn.Module):
         self.scale = replace(self.scale, **changes)
         return self
 
+    def with_model(self, model: PreTrainedModel) -> Self:
+        """The same tokenizer, limits and scale around another model."""
+        return type(self)(
+            model,
+            self.tokenizer,
+            max_length=self.max_length,
+            compute=self.compute,
+            scale=self.scale,
+        )
+
     def save(self, folder: str | Path) -> None:
         """Writes a transformers folder with the scale beside it."""
         save_model(self.model, self.tokenizer, folder)
@@ -196,12 +206,13 @@ class RewardModel(nn.Module):
         *,
         max_length: int | None = None,
         compute: torch.dtype = torch.float32,
+        quantised: Mapping[str, Any] | None = None,
     ) -> Self:
         """Any sequence-classification folder; the scale is read where there is one."""
         tokenizer = load_tokenizer(folder)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
-        model = load_sequence_classifier(folder, tokenizer.pad_token_id)
+        model = load_sequence_classifier(folder, tokenizer.pad_token_id, quantised)
         path = Path(folder) / _SCALE_FILE
         row = json.loads(path.read_text()) if path.is_file() else {}
         stored = row.pop("max_length", 512)

@@ -43,6 +43,8 @@ def run(
     overrides: Sequence[str] = (),
     only: Sequence[str] | None = None,
     force: Sequence[str] = (),
+    weights_only: Sequence[str] = (),
+    time_limit: float | None = None,
     display: bool = True,
 ) -> RunResult:
     """Runs a recipe: every stage that is not finished, then summary and report.
@@ -53,6 +55,8 @@ def run(
         overrides: Options as on the command line, for a recipe's file.
         only: Run these stages and what they need; unset runs all.
         force: Run these again although they are finished, and so all that reads them.
+        weights_only: Begin these from the weights of their newest checkpoint alone.
+        time_limit: Seconds after which running stages save themselves and the run ends.
         display: Show progress and the final table on standard output.
 
     Raises:
@@ -65,7 +69,15 @@ def run(
     else:
         chosen = load_recipe(recipe, overrides)
     folder = Path(output) if output is not None else Path("runs") / chosen.name
-    return run_recipe(chosen, folder, only=only, force=force, display=display)
+    return run_recipe(
+        chosen,
+        folder,
+        only=only,
+        force=force,
+        weights_only=weights_only,
+        time_limit=time_limit,
+        display=display,
+    )
 
 
 def pretrain(

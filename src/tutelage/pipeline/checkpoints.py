@@ -9,14 +9,14 @@
 that nothing is half done: it saves where it is time to, and ends the stage where that was asked
 for by SIGTERM. What the stage has written into its folder by then belongs to the checkpoint.
 
-    <run>/checkpoints/<stage>/<fingerprint>/00000040/   manifest.json, state.json,
+    <run>/checkpoints/<stage>/<identity>/00000040/   manifest.json, state.json,
                                                         tensors.safetensors, files/
 """
 
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +25,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tutelage.config import CheckpointConfig
 from tutelage.errors import CheckpointError
-from tutelage.pipeline.fingerprint import difference
+from tutelage.pipeline.unfinished import ROUNDING_KEYS, changed_settings
 from tutelage.tracking.checkpoint import Checkpoint, CheckpointStore
 from tutelage.tracking.metrics import MetricWriter
 from tutelage.tracking.progress import NullProgress, Progress
-from tutelage.tracking.stage import StageInfo
 
 if TYPE_CHECKING:
     from tutelage.trainers.state import Part
@@ -39,13 +38,8 @@ __all__ = [
     "Checkpoints",
     "NullCheckpoints",
     "StopRequested",
-    "has_checkpoints",
-    "other_configuration",
-    "remove_checkpoints",
-    "stage_checkpoints",
 ]
 
-_ROOT = "checkpoints"
 _FILES = "files"
 _SHARE = 0.05
 """Largest share of the time that saving may take."""
@@ -68,18 +62,28 @@ class CheckpointPlace:
     about: Mapping[str, Any]
     """`stage`, `threads` and `versions`, as JSON."""
     config: CheckpointConfig
+    weights: Path | None = None
+    """A checkpoint of which the weights are taken, where the stage has none of its own."""
 
 
 class Checkpoints:
     """The checkpoints of a running stage."""
 
-    def __init__(self, place: CheckpointPlace, folder: Path, progress: Progress) -> None:
+    def __init__(
+        self,
+        place: CheckpointPlace,
+        folder: Path,
+        progress: Progress,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Looks for a checkpoint and restores the files that the stage had written.
 
         Args:
             place: of the checkpoints.
             folder: the stage's own, still empty.
             progress: hears what is saved and resumed.
+            clock: tells seconds; must never go back.
 
         Raises:
             CheckpointError: there are checkpoints, and all of them are damaged.
@@ -88,6 +92,7 @@ class Checkpoints:
         self._place = place
         self._folder = folder
         self._progress = progress
+        self._clock = clock
         self._metrics = MetricWriter([])
         self._parts: Mapping[str, Part] = {}
         self._stop = False
@@ -95,6 +100,7 @@ class Checkpoints:
         self._found = self._to_load = self._store.newest(progress.message)
         self._saved = self._found.step if self._found else None
         self._due = self._next_due(0.0)
+        self._weights = None if self._found else place.weights
         if self._found is not None:
             _copy(self._found.path / _FILES, folder)
             progress.message(f"goes on from step {self._found.step}")
@@ -130,6 +136,9 @@ class Checkpoints:
         if self._to_load is not None:
             load_parts(self._parts, self._to_load.path)
             self._to_load = None
+        elif self._weights is not None:
+            self._take_weights(self._weights, parts)
+            self._weights = None
         before = signal.signal(signal.SIGTERM, self._request_stop)
         try:
             yield self
@@ -148,7 +157,7 @@ class Checkpoints:
         if self._stop:
             self.save(step)
             raise StopRequested(self._saved)
-        if time.monotonic() >= self._due:
+        if self._clock() >= self._due:
             self._save(step)
 
     def save(self, step: int) -> None:
@@ -157,14 +166,14 @@ class Checkpoints:
             self._save(step)
 
     def _save(self, step: int) -> None:
-        began = time.monotonic()
+        began = self._clock()
         try:
             about = {**self._place.about, "seconds": round(self._metrics.seconds, 3)}
             self._store.save(step, about, self._write)
             self._saved = step
         except CheckpointError as error:
             self._progress.message(f"step {step} could not be saved, the stage goes on: {error}")
-        self._due = self._next_due(time.monotonic() - began)
+        self._due = self._next_due(self._clock() - began)
 
     def _write(self, folder: Path) -> None:
         from tutelage.trainers.state import save_parts
@@ -175,20 +184,34 @@ class Checkpoints:
 
     def _next_due(self, cost: float) -> float:
         least = self._place.config.seconds
-        return time.monotonic() + (max(least, cost / _SHARE) if least else 0.0)
+        return self._clock() + (max(least, cost / _SHARE) if least else 0.0)
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         self._stop = True
 
+    def _take_weights(self, source: Path, parts: Mapping[str, "Part"]) -> None:
+        from tutelage.trainers.state import load_weights
+
+        names = ", ".join(load_weights(parts, source))
+        self._progress.message(f"starts from the weights of {source} ({names}) and nothing else")
+
     def _report_changes(self, found: Checkpoint) -> None:
         """Says what may change the last digits of all numbers from here on."""
         for key in ("threads", "versions"):
-            before, now = found.about[key], self._place.about[key]
-            if before != now:
-                self._progress.message(
-                    f"{key} were {before} when it was saved and are {now} now: numbers may differ "
-                    "in their last digits from those of an uninterrupted run"
-                )
+            self._report_change(key, found.about[key], self._place.about[key])
+        before, now = (
+            about.get("stage", {}).get("config", {}) for about in (found.about, self._place.about)
+        )
+        for key, pair in changed_settings(before, now).items():
+            if key in ROUNDING_KEYS:
+                self._report_change(key, *pair)
+
+    def _report_change(self, key: str, before: Any, now: Any) -> None:
+        if before != now:
+            self._progress.message(
+                f"{key} were {before} when it was saved and are {now} now: numbers may differ "
+                "in their last digits from those of an uninterrupted run"
+            )
 
 
 class NullCheckpoints(Checkpoints):
@@ -209,43 +232,6 @@ class NullCheckpoints(Checkpoints):
 
     def save(self, step: int) -> None:
         """Does nothing."""
-
-
-def stage_checkpoints(run_folder: Path, stage: str, info: StageInfo) -> Path:
-    """Where a stage of this very description saves itself.
-
-    Another configuration, seed or input has another folder: none is continued by mistake, and
-    none is lost by one.
-    """
-    return run_folder / _ROOT / stage / info.fingerprint[:16]
-
-
-def other_configuration(run_folder: Path, stage: str, info: StageInfo) -> str:
-    """What makes a stage begin anew although checkpoints of it exist; empty where nothing does."""
-    own = stage_checkpoints(run_folder, stage, info)
-    if CheckpointStore(own).latest() is not None:
-        return ""
-    for folder in sorted(own.parent.glob("*")):
-        found = CheckpointStore(folder).latest()
-        if found is not None:
-            reason = difference(StageInfo(**found.about["stage"]), info)
-            return f"begins anew, not from the checkpoint of step {found.step}: {reason}"
-    return ""
-
-
-def has_checkpoints(run_folder: Path) -> bool:
-    """Whether any stage of the run has saved itself and is not finished."""
-    return any(
-        CheckpointStore(folder).latest() is not None for folder in (run_folder / _ROOT).glob("*/*")
-    )
-
-
-def remove_checkpoints(run_folder: Path, stage: str) -> None:
-    """A finished stage needs none."""
-    shutil.rmtree(run_folder / _ROOT / stage, ignore_errors=True)
-    root = run_folder / _ROOT
-    if root.is_dir() and not any(root.iterdir()):
-        root.rmdir()
 
 
 def _copy(source: Path, target: Path) -> None:

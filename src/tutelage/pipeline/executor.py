@@ -21,18 +21,14 @@ from rich.console import Console
 
 from tutelage import errors
 from tutelage.config import CheckpointConfig, Stage
-from tutelage.errors import TutelageError
-from tutelage.pipeline.checkpoints import (
-    CheckpointPlace,
-    other_configuration,
-    remove_checkpoints,
-    stage_checkpoints,
-)
-from tutelage.pipeline.extras import require_extras
+from tutelage.errors import StallError, TutelageError
+from tutelage.pipeline.checkpoints import CheckpointPlace
 from tutelage.pipeline.fingerprint import describe_stage, difference
 from tutelage.pipeline.interrupts import Interrupts
 from tutelage.pipeline.references import References
 from tutelage.pipeline.registry import STAGES, Registry
+from tutelage.pipeline.unfinished import Beginning, as_begun, begin, remove_checkpoints
+from tutelage.pipeline.watchdog import Watchdog, dump_stacks
 from tutelage.pipeline.worker import (
     Failed,
     Outcome,
@@ -42,9 +38,17 @@ from tutelage.pipeline.worker import (
     start_server,
     start_worker,
 )
+from tutelage.tracking.format import duration
 from tutelage.tracking.manifest import MANIFEST, load_manifest, verify
-from tutelage.tracking.progress import Event, ProgressDisplay, StageFinished, StageMessage
+from tutelage.tracking.progress import (
+    Event,
+    ProgressDisplay,
+    StageFinished,
+    StageMessage,
+    StageProgress,
+)
 from tutelage.tracking.stage import StageFolder, StageInfo, package_versions, stage_path
+from tutelage.tracking.trackers import Trackers
 
 __all__ = ["Executor", "Job", "Workplace"]
 
@@ -63,7 +67,9 @@ class Job:
     after: tuple[str, ...] = ()
     """Names of the jobs it reads."""
     force: bool = False
-    """Run although it is finished."""
+    """Run although it is finished; begin anew where its checkpoints are of other settings."""
+    weights_only: bool = False
+    """Begin from the weights of its newest checkpoint, with nothing else of it."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,9 @@ class Workplace:
     console: Console
     registry: Registry = STAGES
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    stall_timeout: float = 1800.0
+    """Seconds without any report after which a stage is stopped; 0 waits for ever."""
+    trackers: Trackers = field(default_factory=Trackers)
 
 
 @dataclass
@@ -106,6 +115,7 @@ class Executor:
         self._parallel = parallel
         self._interrupts = interrupts
         self._display = ProgressDisplay(place.console)
+        self._watchdog = Watchdog(place.stall_timeout)
         self._server: ForkServerContext | None = None
         self._waiting: list[Job] = []
         self._running: dict[Connection, _Running] = {}
@@ -121,7 +131,6 @@ class Executor:
             TutelageError: a job failed, or cannot start; the others are stopped by then.
             KeyboardInterrupt: as `Interrupts.check`; children are stopped by then.
         """
-        require_extras(job.stage for job in jobs)
         self._waiting = list(jobs)
         try:
             with self._display:
@@ -129,6 +138,7 @@ class Executor:
                     self._interrupts.check()
                     self._start_ready()
                     self._listen()
+                    self._look_for_stalls()
         except BaseException as error:
             self._abandon(error)
             raise
@@ -149,7 +159,8 @@ class Executor:
         info = describe_stage(job.stage, job.seed, self._place.references)
         folder = stage_path(self._place.folder, job.name)
         if (folder / MANIFEST).exists():
-            reason = "forced" if job.force else difference(load_manifest(folder), info)
+            manifest = load_manifest(folder)
+            reason = "forced" if job.force else difference(manifest, as_begun(manifest, info))
             if not reason:
                 verify(folder)
                 self._note(job.name, "finished before, skipped")
@@ -160,31 +171,36 @@ class Executor:
         self._start(job, info)
 
     def _start(self, job: Job, info: StageInfo) -> None:
-        set_aside = other_configuration(self._place.folder, job.name, info)
-        if set_aside:
-            self._note(job.name, set_aside)
+        beginning = begin(
+            self._place.folder, job.name, info, force=job.force, weights_only=job.weights_only
+        )
+        if beginning.note:
+            self._note(job.name, beginning.note)
         if self._server is None:
             self._server = start_server(self._place.registry.preload)
         with ExitStack() as undo:
-            folder = undo.enter_context(StageFolder.create(self._place.folder, job.name, info))
-            task = self._task(job, folder.path, info)
+            folder = undo.enter_context(
+                StageFolder.create(self._place.folder, job.name, beginning.info)
+            )
+            task = self._task(job, folder.path, beginning)
             # The first child waits until the server has imported its modules.
             with self._interrupts.at_once():
                 process, connection = start_worker(self._server, task)
             child = _Running(job.name, process, connection, folder, undo.pop_all(), task)
         self._running[connection] = child
+        self._watchdog.heard(job.name)
 
-    def _task(self, job: Job, folder: Path, info: StageInfo) -> Task:
+    def _task(self, job: Job, folder: Path, beginning: Beginning) -> Task:
         log = self._place.logs / f"{job.name}.txt"
         error_file = self._place.errors / f"{job.name}.txt"
         log.parent.mkdir(parents=True, exist_ok=True)
         error_file.unlink(missing_ok=True)
         about = {
-            "stage": asdict(info),
+            "stage": asdict(beginning.info),
             "threads": job.threads,
             "versions": package_versions(),
         }
-        checkpoints = stage_checkpoints(self._place.folder, job.name, info)
+        config = self._place.checkpoint
         return Task(
             name=job.name,
             module=self._place.registry.modules[job.stage.kind],
@@ -193,9 +209,10 @@ class Executor:
             seed=job.seed,
             threads=job.threads,
             references=self._place.references,
-            checkpoints=CheckpointPlace(checkpoints, about, self._place.checkpoint),
+            checkpoints=CheckpointPlace(beginning.folder, about, config, beginning.weights),
             log=log,
             error_file=error_file,
+            trackers=self._place.trackers,
         )
 
     def _listen(self) -> None:
@@ -207,7 +224,30 @@ class Executor:
             elif isinstance(message, Outcome):
                 self._take(child, message)
             else:
+                step = message.step if isinstance(message, StageProgress) else None
+                self._watchdog.heard(child.name, step)
                 self._display.handle(message)
+
+    def _look_for_stalls(self) -> None:
+        silent = self._watchdog.tick()
+        stalled = [child for child in self._running.values() if child.name in silent]
+        told = [self._stall(child) for child in stalled]
+        for child in stalled:
+            # It would use up the time in which the others save themselves.
+            child.process.kill()
+        if told:
+            raise StallError("\n".join(told))
+
+    def _stall(self, child: _Running) -> str:
+        assert child.process.pid is not None
+        dumped = dump_stacks(child.process.pid, child.task.log)
+        where = f"are in {child.task.log}" if dumped else "could not be written"
+        return (
+            f"stage {child.name} made no progress for {duration(self._place.stall_timeout)}, "
+            f"{self._watchdog.last_report(child.name)}; the stacks of its threads {where}. Run "
+            "again: it goes on from its newest checkpoint. If its steps do take that long, raise "
+            "stall_timeout"
+        )
 
     def _take(self, child: _Running, outcome: Outcome) -> None:
         child.outcome = outcome
@@ -216,6 +256,7 @@ class Executor:
 
     def _end(self, child: _Running) -> None:
         child.process.join()
+        self._watchdog.forget(child.name)
         if isinstance(child.outcome, Succeeded):
             del self._running[child.connection]
             child.connection.close()
@@ -297,8 +338,8 @@ def _failure(child: _Running) -> TutelageError:
     if code == -9:
         return TutelageError(
             f"stage {child.name} was killed (SIGKILL), most often because memory ran out: "
-            "run fewer stages side by side (--parallel 1) or make its batches smaller; run again, "
-            "it goes on from its newest checkpoint"
+            "run fewer stages side by side (--parallel 1) or lower its batch.microbatch_tokens; "
+            "run again, it goes on from its newest checkpoint"
         )
     ended = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
     return TutelageError(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
-from tutelage.config import OptimizerConfig, Stage
+from tutelage.config import LoRAConfig, OptimizerConfig, Stage
 from tutelage.config.base import Section
 from tutelage.errors import MissingExtraError
 
@@ -21,9 +21,12 @@ def require_extras(stages: Iterable[Stage]) -> None:
         MissingExtraError: one is not installed.
     """
     for section in _sections(list(stages)):
-        eight_bit = isinstance(section, OptimizerConfig) and section.algorithm == "adamw8bit"
-        if eight_bit and find_spec("bitsandbytes") is None:
-            raise MissingExtraError("bitsandbytes", "optimizers")
+        if isinstance(section, OptimizerConfig) and section.algorithm == "adamw8bit":
+            _require("bitsandbytes", "optimizers")
+        if isinstance(section, LoRAConfig):
+            _require("peft", "lora")
+            if section.quantise == "4bit":
+                _require("bitsandbytes", "qlora")
 
 
 def _sections(value: Any) -> Iterator[Section]:
@@ -34,3 +37,8 @@ def _sections(value: Any) -> Iterator[Section]:
     if isinstance(value, list | tuple):
         for item in value:
             yield from _sections(item)
+
+
+def _require(package: str, extra: str) -> None:
+    if find_spec(package) is None:
+        raise MissingExtraError(package, extra)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, noticed at moments where nothing is half done.
+"""Ctrl-C, SIGTERM and the time limit, noticed at moments where nothing is half done.
 
 The first signal is only noted; `check` raises it between two events of the run, when
 children can be stopped and partial folders removed in order. A second Ctrl-C does not
@@ -7,19 +7,25 @@ wait for such a moment.
 
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-__all__ = ["Interrupts", "Terminated"]
+__all__ = ["Interrupts", "Terminated", "TimeLimitReached"]
 
 
-_MESSAGE = "interrupted: what is finished or saved is kept; run the same command again to continue"
+_KEPT = "what is finished or saved is kept; run the same command again to continue"
+_MESSAGE = f"interrupted: {_KEPT}"
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, treated like Ctrl-C; the exit code is 143 instead of 130."""
+
+
+class TimeLimitReached(KeyboardInterrupt):
+    """The time that the user has given is over, treated like Ctrl-C; the exit code is 124."""
 
 
 class Interrupts:
@@ -28,7 +34,12 @@ class Interrupts:
     Only a process's main thread can do so; elsewhere the signals keep their handlers.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, limit: float | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Counts the time limit, in seconds, from now on by `clock`."""
+        self._clock = clock
+        self._end = None if limit is None else clock() + limit
         self._received: int | None = None
         self._before: dict[int, Any] = {}
         self._waits = False
@@ -56,11 +67,14 @@ class Interrupts:
         Raises:
             Terminated: SIGTERM.
             KeyboardInterrupt: Ctrl-C.
+            TimeLimitReached: the time is over.
         """
         if self._received == signal.SIGTERM:
             raise Terminated(_MESSAGE)
         if self._received is not None:
             raise KeyboardInterrupt(_MESSAGE)
+        if self._end is not None and self._clock() >= self._end:
+            raise TimeLimitReached(f"time limit reached: {_KEPT}")
 
     @contextmanager
     def at_once(self) -> Iterator[None]:

@@ -10,13 +10,13 @@ themselves.
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tutelage.config import Recipe, Stage
 from tutelage.errors import ConfigError
-from tutelage.pipeline.checkpoints import has_checkpoints
 from tutelage.pipeline.executor import Executor, Job, Workplace
+from tutelage.pipeline.extras import require_extras
 from tutelage.pipeline.fingerprint import describe_stage, difference, stage_seed
 from tutelage.pipeline.finish import finish_run, open_console, write_recipe
 from tutelage.pipeline.graph import (
@@ -29,9 +29,11 @@ from tutelage.pipeline.interrupts import Interrupts
 from tutelage.pipeline.plan.check import check_memory, check_memory_of_stage, to_be_run
 from tutelage.pipeline.references import References
 from tutelage.pipeline.registry import STAGES, Registry
+from tutelage.pipeline.unfinished import has_checkpoints
 from tutelage.tracking.lock import RunLock
 from tutelage.tracking.manifest import MANIFEST, load_manifest, verify
 from tutelage.tracking.stage import stage_path
+from tutelage.tracking.trackers import Trackers, check_trackers
 
 __all__ = ["RunResult", "run_recipe", "run_stage"]
 
@@ -59,6 +61,8 @@ def run_recipe(
     *,
     only: Sequence[str] | None = None,
     force: Sequence[str] = (),
+    weights_only: Sequence[str] = (),
+    time_limit: float | None = None,
     display: bool = True,
     registry: Registry = STAGES,
 ) -> RunResult:
@@ -68,23 +72,33 @@ def run_recipe(
         recipe: The stages and their settings.
         run_folder: Where everything goes; an existing one is continued.
         only: Run these stages and what they need; unset runs all.
-        force: Run these again although they are finished, and so all that reads them.
+        force: Run these again although they are finished, and so all that reads them; begin them
+            anew where they have saved themselves with other settings.
+        weights_only: Begin these from the weights of their newest checkpoint, with a new
+            optimiser and at their first step.
+        time_limit: Seconds after which running stages save themselves and the run ends.
         display: Show progress and the final table on standard output.
         registry: The stage functions.
 
     Raises:
-        ConfigError: an input is not given, a name is no stage, or the run does not fit into
-            memory.
+        ConfigError: an input is not given, a name is no stage, an unfinished stage has saved
+            itself with other settings, or the run does not fit into memory.
         DataError: a file that is read does not exist, or a stage refused its data.
+        MissingExtraError: what a stage or a tracker needs is not installed.
         CheckpointError: another run uses the folder, a finished stage is damaged, or the
             disk is full.
+        StallError: a stage made no progress for longer than `stall_timeout`.
         TutelageError: a stage failed; its class says why.
-        KeyboardInterrupt: Ctrl-C, or SIGTERM as `Terminated`; children are stopped by then.
+        KeyboardInterrupt: Ctrl-C, SIGTERM as `Terminated`, or the time limit as
+            `TimeLimitReached`; children are stopped by then.
     """
     started = time.monotonic()
     check_stage_names(recipe, only or (), "--only")
     check_stage_names(recipe, force, "--force")
+    check_stage_names(recipe, weights_only, "--weights-only")
+    require_extras(recipe.stages[name] for name in needed_stages(recipe, only or recipe.stages))
     references = _references(recipe, run_folder)
+    check_trackers(recipe.trackers)
     console = open_console(quiet=not display)
     wanted = needed_stages(recipe, only or tuple(recipe.stages))
     check_memory(
@@ -98,13 +112,18 @@ def run_recipe(
         console,
         registry,
         recipe.checkpoint,
+        recipe.stall_timeout,
+        Trackers(recipe.trackers, recipe.name, run_folder),
     )
-    with RunLock(run_folder), Interrupts() as interrupts:
+    with RunLock(run_folder), Interrupts(time_limit) as interrupts:
         write_recipe(recipe, run_folder)
         cores = recipe.threads or available_cores()
         parallel = min(recipe.parallel or available_cores(), cores)
         executor = Executor(place, parallel, interrupts)
-        executor.run(_jobs(recipe, only or tuple(recipe.stages), force, cores, parallel))
+        jobs = _jobs(recipe, only or tuple(recipe.stages), cores, parallel)
+        executor.run(
+            [replace(j, force=j.name in force, weights_only=j.name in weights_only) for j in jobs]
+        )
         seconds = None if executor.skipped else time.monotonic() - started
         report = finish_run(recipe, run_folder, seconds, console, bool(executor.executed))
     return RunResult(run_folder, tuple(executor.executed), tuple(executor.skipped), report)
@@ -133,6 +152,7 @@ def run_stage(
         ConfigError: `output` holds something else.
         TutelageError: as `run_recipe`.
     """
+    require_extras([stage])
     seed, references = stage_seed(stage, stage.kind, 0), References()
     console = open_console(quiet=not display)
     if _is_finished(stage, seed, output):
@@ -171,9 +191,7 @@ def _references(recipe: Recipe, run_folder: Path) -> References:
     return references
 
 
-def _jobs(
-    recipe: Recipe, wanted: Sequence[str], force: Sequence[str], threads: int, parallel: int
-) -> list[Job]:
+def _jobs(recipe: Recipe, wanted: Sequence[str], threads: int, parallel: int) -> list[Job]:
     return [
         Job(
             name,
@@ -181,7 +199,6 @@ def _jobs(
             stage_seed(recipe.stages[name], name, recipe.seed),
             stage_threads(recipe, name, threads, parallel),
             recipe.dependencies(name),
-            name in force,
         )
         for name in needed_stages(recipe, wanted)
     ]

@@ -9,8 +9,9 @@ of a second. It never imports the gold score, and neither may the child, unless 
 
 import errno
 import faulthandler
+import fcntl
 import importlib
-import importlib.util
+import io
 import multiprocessing
 import os
 import random
@@ -20,11 +21,12 @@ import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from tutelage.config import Stage
 from tutelage.errors import TutelageError
@@ -32,9 +34,11 @@ from tutelage.pipeline.checkpoints import CheckpointPlace, Checkpoints, StopRequ
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.isolation import MAY_SEE_GOLD, forbid_gold, gold_calls
 from tutelage.pipeline.references import References
+from tutelage.pipeline.watchdog import prepare_dump
 from tutelage.tracking.atomic import storage_error
 from tutelage.tracking.metrics import MetricWriter
 from tutelage.tracking.progress import Progress
+from tutelage.tracking.trackers import TrackedStage, Trackers
 
 __all__ = [
     "Failed",
@@ -47,6 +51,9 @@ __all__ = [
     "start_worker",
     "without_main",
 ]
+
+_F_SETSIG = 10
+"""Of Linux' fcntl.h: which signal O_ASYNC sends."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,7 @@ class Task:
     """Receives what the stage prints."""
     error_file: Path
     """Receives the traceback of an error nobody expected."""
+    trackers: Trackers = field(default_factory=Trackers)
 
 
 @dataclass(frozen=True)
@@ -146,7 +154,10 @@ def _run_stage(task: Task, sender: Connection) -> Succeeded:
     progress.start()
     checkpoints = Checkpoints(task.checkpoints, task.folder, progress)
     spent = checkpoints.earlier_seconds
-    with MetricWriter.open(task.folder, tensorboard=_has_tensorboard(), seconds=spent) as metrics:
+    trackers = task.trackers.open(_tracked(task), task.folder, progress.message)
+    with MetricWriter.open(
+        task.folder, trackers, seconds=spent, report=progress.message
+    ) as metrics:
         checkpoints.count_in(metrics)
         context = StageContext(
             name=task.name,
@@ -179,8 +190,8 @@ def _unexpected(task: Task, error: Exception) -> Failed:
     return Failed("TutelageError", f"unexpected {summary}; {place}", text)
 
 
-def _has_tensorboard() -> bool:
-    return importlib.util.find_spec("tensorboard") is not None
+def _tracked(task: Task) -> TrackedStage:
+    return TrackedStage(task.name, task.checkpoints.folder.name, task.config.to_json())
 
 
 def _prepare_process(task: Task) -> None:
@@ -188,9 +199,10 @@ def _prepare_process(task: Task) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Until the stage has something to save, SIGTERM ends it at once.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_die_with_parent, name="watch parent", daemon=True).start()
+    _die_with_parent()
     _redirect_output(task.log)
     faulthandler.enable()
+    prepare_dump()
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
         os.environ[variable] = str(task.threads)
     torch = sys.modules.get("torch")
@@ -203,17 +215,47 @@ def _prepare_process(task: Task) -> None:
 
 def _die_with_parent() -> None:
     parent = multiprocessing.parent_process()
-    if parent is not None:
+    if parent is None:
+        return
+    if sys.platform == "linux":
+        # The kernel kills: a library that holds the interpreter would keep the thread waiting.
+        fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(parent.sentinel, _F_SETSIG, signal.SIGKILL)
+        flags = fcntl.fcntl(parent.sentinel, fcntl.F_GETFL)
+        fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, flags | os.O_ASYNC)
+
+    def watch() -> None:
         wait([parent.sentinel])
         os._exit(1)
+
+    threading.Thread(target=watch, name="watch parent", daemon=True).start()
+
+
+class _LogFile(io.FileIO):
+    """Loses what the disk has no room for: what a stage prints is not worth the stage."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return len(memoryview(data).cast("B"))
 
 
 def _redirect_output(log: Path) -> None:
     # Warnings of libraries would tear the parent's progress display apart.
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
+    sys.stdout, sys.stderr = (
+        io.TextIOWrapper(
+            io.BufferedWriter(_LogFile(number, "w", closefd=False)),
+            encoding="utf-8",
+            errors="backslashreplace",
+            line_buffering=True,
+        )
+        for number in (1, 2)
+    )
 
 
 def _seed_everything(seed: int) -> None:

@@ -30,7 +30,7 @@ from tutelage.tracking.manifest import MANIFEST, FileEntry, describe_files, file
 __all__ = ["Checkpoint", "CheckpointStore"]
 
 _SCHEMA = 1
-_KEYS = {"schema", "step", "about", "files", "digest"}
+_KEYS = {"schema", "step", "about", "files"}
 _NAME = re.compile(r"\d{8,}")
 
 
@@ -43,6 +43,10 @@ class Checkpoint:
     """The folder with its files."""
     about: Mapping[str, Any]
     """What its writer said about it, as JSON."""
+
+
+class _ForeignCheckpoint(CheckpointError):
+    """Undamaged, but written by another version: going back to an older one would lose it."""
 
 
 class CheckpointStore:
@@ -90,12 +94,15 @@ class CheckpointStore:
             report: is told of each damaged checkpoint that was passed over.
 
         Raises:
-            CheckpointError: there are checkpoints, and all of them are damaged.
+            CheckpointError: there are checkpoints, and all of them are damaged; or the newest
+                is whole, but of another version of Tutelage.
         """
         faults: list[str] = []
         for path in reversed(self._complete()):
             try:
                 found = _verified(path)
+            except _ForeignCheckpoint:
+                raise
             except CheckpointError as error:
                 faults.append(str(error))
                 continue
@@ -110,13 +117,23 @@ class CheckpointStore:
         return None
 
     def latest(self) -> Checkpoint | None:
-        """The newest checkpoint whose manifest can be read; its files are not looked at."""
+        """The newest checkpoint whose manifest can be read; its files are not looked at.
+
+        Raises:
+            CheckpointError: it is of another version of Tutelage.
+        """
         for path in reversed(self._complete()):
             try:
                 return _read_manifest(path)[0]
+            except _ForeignCheckpoint:
+                raise
             except CheckpointError:
                 continue
         return None
+
+    def is_empty(self) -> bool:
+        """Whether there is no checkpoint at all, not even a damaged one."""
+        return not self._complete()
 
     def tidy(self) -> None:
         """Removes what a killed process left half written or half deleted."""
@@ -158,21 +175,30 @@ def _read_manifest(folder: Path) -> tuple[Checkpoint, dict[str, FileEntry]]:
     path = folder / MANIFEST
     try:
         row = json.loads(path.read_text(encoding="utf-8"))
-        if row["schema"] != _SCHEMA:
-            raise CheckpointError(
-                f"{path} has schema {row['schema']}, this Tutelage reads {_SCHEMA}"
-            )
-        unknown = ", ".join(sorted(row.keys() ^ _KEYS))
-        if unknown:
-            raise CheckpointError(f"{path} has other keys than expected ({unknown})")
+        # Of every schema: damage must not be taken for another version, nor the reverse.
         if row.pop("digest") != fingerprint(row):
             raise CheckpointError(f"{path} is damaged (its digest differs)")
+        _refuse_foreign(path, row)
         files = {name: FileEntry(**entry) for name, entry in row["files"].items()}
         return Checkpoint(int(row["step"]), folder, row["about"]), files
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} cannot be read ({error})") from error
+
+
+def _refuse_foreign(path: Path, row: Mapping[str, Any]) -> None:
+    unknown = ", ".join(sorted(row.keys() ^ _KEYS))
+    if row["schema"] != _SCHEMA:
+        fault = f"has schema {row['schema']}, this Tutelage reads {_SCHEMA}"
+    elif unknown:
+        fault = f"has other keys than expected ({unknown})"
+    else:
+        return
+    raise _ForeignCheckpoint(
+        f"{path} {fault}: resume with the Tutelage that wrote it, or delete {path.parent.parent} "
+        "to start the stage from its beginning"
+    )
 
 
 def _verified(folder: Path) -> Checkpoint:

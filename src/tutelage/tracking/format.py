@@ -1,10 +1,17 @@
 """Numbers as people read them: units, intervals, durations."""
 
 import math
+import re
 import statistics
 from collections.abc import Iterable
 
-__all__ = ["decimals_for", "duration", "interval", "number", "one_line"]
+from tutelage.errors import ConfigError
+
+__all__ = ["decimals_for", "duration", "interval", "number", "one_line", "parse_duration"]
+
+_NUMBER = r"(\d+(?:\.\d+)?)"
+_DURATION = re.compile(rf"(?:{_NUMBER}d)?(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s?)?")
+_UNITS = (86_400, 3600, 60, 1)
 
 
 def decimals_for(intervals: Iterable[tuple[float, float]], unit: str = "") -> int:
@@ -54,6 +61,20 @@ def duration(seconds: float) -> str:
         return f"{whole // 60} min {whole % 60:02d} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `2h`, `90m`, `1h30m`, `45s`, or of a plain number of seconds.
+
+    Raises:
+        ConfigError: it is no duration, or not a positive one.
+    """
+    found = _DURATION.fullmatch(text.strip())
+    parts = found.groups() if found else ()
+    total = sum(float(part) * unit for part, unit in zip(parts, _UNITS, strict=False) if part)
+    if total <= 0:
+        raise ConfigError(f"{text!r} is no duration: write 2h, 90m, 1h30m, 45s or seconds")
+    return total
 
 
 def one_line(text: str) -> str:

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from tutelage.records import Completion, Prompt, Score
-from tutelage.tracking.sinks import JsonLinesFile, JsonLinesSink, Sink, TensorBoardSink
+from tutelage.tracking.sinks import JsonLinesFile, JsonLinesSink, Sink
 
 __all__ = ["MetricAccumulator", "MetricWriter", "Reduction", "SampleWriter"]
 
@@ -64,31 +64,40 @@ def _reduce(reduction: Reduction, parts: Sequence[tuple[float, float]]) -> float
 class MetricWriter:
     """Hands each step's metrics to its sinks. Logging never raises into the loop."""
 
-    def __init__(self, sinks: Sequence[Sink], *, seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        sinks: Sequence[Sink],
+        *,
+        seconds: float = 0.0,
+        report: Callable[[str], None] = _log.warning,
+    ) -> None:
         """A writer without sinks is allowed and keeps nothing.
 
         Args:
             sinks: receive all metrics.
             seconds: time spent before, where a stage is resumed.
+            report: is told once of each sink that fails.
         """
         self._sinks = sinks
-        self._boundary = _Boundary()
+        self._boundary = _Boundary(report)
         self._began = time.monotonic() - seconds
 
     @classmethod
-    def open(cls, folder: Path, *, tensorboard: bool = False, seconds: float = 0.0) -> Self:
-        """A writer of `metrics.jsonl`, and of TensorBoard's files where asked.
-
-        A file that is there already is continued.
+    def open(
+        cls,
+        folder: Path,
+        trackers: Sequence[Sink] = (),
+        *,
+        seconds: float = 0.0,
+        report: Callable[[str], None] = _log.warning,
+    ) -> Self:
+        """A writer of `metrics.jsonl`, which is continued where it exists, and of trackers.
 
         Raises:
             CheckpointError: the file cannot be written.
-            MissingExtraError: TensorBoard is not installed.
         """
-        sinks: list[Sink] = [JsonLinesSink(folder / "metrics.jsonl")]
-        if tensorboard:
-            sinks.append(TensorBoardSink(folder / "tensorboard"))
-        return cls(sinks, seconds=seconds)
+        sinks = [JsonLinesSink(folder / "metrics.jsonl"), *trackers]
+        return cls(sinks, seconds=seconds, report=report)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Writes one number per key. A sink that fails is reported once and tried again."""
@@ -142,7 +151,7 @@ class SampleWriter:
         """
         self._file = JsonLinesFile(path)
         self._per_step = per_step
-        self._boundary = _Boundary()
+        self._boundary = _Boundary(_log.warning)
 
     def log(
         self,
@@ -204,8 +213,9 @@ def _finite(value: float) -> float | None:
 class _Boundary:
     """Where a failing tracker stops: counted, logged once per target, never raised."""
 
-    def __init__(self) -> None:
+    def __init__(self, report: Callable[[str], None]) -> None:
         self.failures = 0
+        self._report = report
         self._reported: set[int] = set()
 
     def call(self, target: object, action: Callable[[], None]) -> None:
@@ -215,6 +225,5 @@ class _Boundary:
             self.failures += 1
             if id(target) not in self._reported:
                 self._reported.add(id(target))
-                _log.warning(
-                    "%s failed, training goes on without it: %s", type(target).__name__, error
-                )
+                name = type(target).__name__
+                self._report(f"{name} failed, training goes on without it: {error}")

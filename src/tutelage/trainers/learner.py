@@ -199,12 +199,8 @@ class Learner:
             self.microbatches.attempt(rows, lengths, partial(backward, part))
             for rows, part in zip(pieces, parts, strict=True)
         ]
-        suspects = [
-            row
-            for rows, output in zip(pieces, outputs, strict=True)
-            for row in rows
-            if not output["loss"].isfinite()
-        ]
+        odd = [not math.isfinite(float(output["loss"])) for output in outputs]
+        suspects = [row for rows, is_odd in zip(pieces, odd, strict=True) if is_odd for row in rows]
         return _add_up(outputs), suspects or [row for rows in pieces for row in rows]
 
     def _step(

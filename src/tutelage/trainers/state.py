@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from tutelage.errors import CheckpointError
 
-__all__ = ["Part", "RandomStates", "Resumable", "load_parts", "save_parts"]
+__all__ = ["Part", "RandomStates", "Resumable", "load_parts", "load_weights", "save_parts"]
 
 _NUMBERS, _TENSORS = "state.json", "tensors.safetensors"
 _TENSOR = "tensor"
@@ -104,13 +104,46 @@ def load_parts(parts: Mapping[str, Part], folder: Path) -> None:
             f"{', '.join(unknown) or 'nothing'} besides: delete it to start from the beginning"
         )
     for name, part in parts.items():
-        try:
-            _restore(part, _join(numbers[name], tensors))
-        except (CheckpointError, RuntimeError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"the state of {name} in {folder} does not fit: {' '.join(str(error).split())}. "
-                "Delete it to start from the beginning"
-            ) from error
+        _load_part(name, part, numbers, tensors, folder)
+
+
+def load_weights(parts: Mapping[str, Part], folder: Path) -> tuple[str, ...]:
+    """Gives the models among the parts their weights, and the other parts nothing.
+
+    Returns:
+        The names of the models.
+
+    Raises:
+        CheckpointError: there is no model among the parts, or its weights are missing or do not
+            fit.
+    """
+    models = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
+    numbers = json.loads((folder / _NUMBERS).read_text(encoding="utf-8"))
+    missing = sorted(models.keys() - numbers.keys())
+    if missing or not models:
+        raise CheckpointError(
+            f"{folder} holds no weights of {', '.join(missing) or 'a model'} to start from"
+        )
+    tensors = load_file(folder / _TENSORS)
+    for name, model in models.items():
+        _load_part(name, model, numbers, tensors, folder)
+    return tuple(models)
+
+
+def _load_part(
+    name: str,
+    part: Part,
+    numbers: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    folder: Path,
+) -> None:
+    try:
+        _restore(part, _join(numbers[name], tensors))
+    except (CheckpointError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"the state of {name} in {folder} does not fit: {' '.join(str(error).split())}. "
+            "Delete it to start from the beginning"
+        ) from error
 
 
 def _state(part: Part) -> Any:

@@ -45,6 +45,22 @@ def test_an_update_costs_six_flops_per_weight_token_and_epoch():
     assert least_seconds("update", ASKED, "float32", rates, epochs=4) == pytest.approx(expected)
 
 
+def test_one_trunk_is_trained_once_and_its_frozen_layers_are_read_once():
+    layers, head = weights("micro")
+    rates = {"flops": 1e9, "bytes_per_s": 1e30}
+    tokens = Requests(**ASKED).real_tokens
+    options = {"epochs": 4, "trunks": 1, "frozen_layers": 1}
+    trained, frozen = layers / 2, layers / 2  # Of two layers.
+    per_token = 4 * (6 * trained + 4 * head) + 2 * frozen
+    found = least_seconds("update", ASKED, "float32", rates, **options)
+    assert found == pytest.approx(per_token * tokens / 1e9)
+    # Scored besides: the reference's upper layer and head, and the reward model.
+    whole = least_seconds("ppo", ASKED, "float32", rates, **options)
+    decoding = least_seconds("decode", ASKED, "float32", rates)
+    scored = 2 * (trained + head + layers) * tokens / 1e9
+    assert whole - decoding - found == pytest.approx(scored)
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_rows_name_sides_and_shapes_that_exist(name):
     for quick in (True, False):

@@ -3,7 +3,9 @@ import math
 import pytest
 import torch
 from benchmarks.core.row import Check
+from benchmarks.rows.ppo import OurPPO
 from benchmarks.rows.update import OurUpdate
+from benchmarks.sides.learning import no_reward, update_parity
 from benchmarks.sides.parity import chi_square, chi_square_tail
 
 REQUESTS = {"shape": "micro", "count": 6, "shortest": 3, "longest": 6, "answer": 8}
@@ -59,3 +61,21 @@ def test_update_gate_shuts_when_the_loss_is_another(update):
         assert not any(check.passed for check in update.check())
     finally:
         update.actors.settings = settings
+
+
+@pytest.mark.parametrize("frozen_layers", [0, 1])
+def test_update_of_a_shared_trunk_agrees_with_unpacked_rows(frozen_layers):
+    side = OurPPO(
+        REQUESTS,
+        microbatch_tokens=24,
+        head_tokens=5,
+        trunk="shared",
+        frozen_layers=frozen_layers,
+    )
+    side.build()
+    captured = side.actors.learner.capture(
+        side.actors.steps(side.requests, side.actors.scripted(side.requests), no_reward)
+    )
+    checks = update_parity(side.actors, captured, "float32")
+    assert len(checks) == 3
+    assert all(check.passed for check in checks), checks

@@ -6,7 +6,7 @@ import pytest
 from tutelage import errors
 from tutelage.cli.main import build_app, call, guard, main
 from tutelage.cli.stages import STAGE_COMMANDS
-from tutelage.pipeline.interrupts import Terminated
+from tutelage.pipeline.interrupts import Terminated, TimeLimitReached
 
 COMMANDS = ["run", "resume", "plan", *STAGE_COMMANDS, "report", "validate", "config"]
 
@@ -28,6 +28,8 @@ def raising(error):
         (errors.ModelError("x"), 2),
         (errors.TrainingError("x"), 3),
         (errors.CheckpointError("x"), 4),
+        (errors.StallError("x"), 5),
+        (TimeLimitReached("x"), 124),
         (KeyboardInterrupt("x"), 130),
         (Terminated("x"), 143),
     ],

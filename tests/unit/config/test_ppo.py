@@ -34,7 +34,7 @@ def test_refused_with_a_reason(settings, reason):
     ("critic", "trunk", "reason"),
     [
         ("reward", "shared", "the policy's trunk is not the reward model's"),
-        ("policy", "adapter", "needs a policy with adapters"),
+        ("policy", "adapter", "needs a policy with adapters: set lora"),
         ("policy", "copied", "Input should be 'own', 'shared' or 'adapter'"),
     ],
 )
@@ -50,6 +50,25 @@ def test_critic_that_cannot_stand_on_that_trunk_is_refused(critic, trunk, reason
             }
         )
     assert reason in str(refusal.value)
+
+
+def train_stage(**changes) -> TrainStage:
+    plain = {"model": "lm", "prompts": "prompts.jsonl", "reward": {"model": "rm"}}
+    return TrainStage.model_validate({**plain, **changes})
+
+
+def test_critic_in_the_policys_model_is_none_of_the_reward_models():
+    assert train_stage(critic_trunk="adapter", lora={}).lora.rank == 16
+    with pytest.raises(ValidationError, match="trunk is not the reward model's"):
+        train_stage(critic="reward", critic_trunk="adapter", lora={})
+
+
+def test_4_bit_policy_cannot_be_copied_into_a_critic():
+    four_bit = {"quantise": "4bit"}
+    with pytest.raises(ValidationError, match="4-bit weights cannot be trained: set critic_trunk"):
+        train_stage(lora=four_bit)
+    for others in ({"critic": "reward"}, {"critic_trunk": "adapter"}, {"critic_trunk": "shared"}):
+        train_stage(lora=four_bit, **others)
 
 
 def test_defaults_hold_together():

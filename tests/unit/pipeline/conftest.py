@@ -40,6 +40,8 @@ def recipe(tmp_path: Path) -> Callable[..., Recipe]:
                 "seed": seed,
                 "threads": 2,
                 "parallel": parallel,
+                # Its import takes seconds in each of these stages, which need no torch.
+                "trackers": {"tensorboard": False},
                 "inputs": {"text": str(text)},
                 "stages": sections,
             }

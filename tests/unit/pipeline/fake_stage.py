@@ -6,10 +6,17 @@ org/slow             leaves its process id in `mark` beside the run and goes on 
 org/fail_after_slow  fails once the mark is there
 org/count            counts to five, saves itself on the way, fails at three the first time
 org/stuck            as slow, but has something to save and never comes to a boundary
+org/steps            saves itself every 10 ms, for a minute, and leaves its process id in `mark`
+org/silent           reports three steps, waits for the mark of a stage beside it where there
+                     is one, and is not heard of any more
+org/hold             as slow, but within one call that never gives the interpreter away
+org/chatter          prints a megabyte and succeeds
+org/weights          trains a layer of three weights, and is done when its fourth step is
 org/<other>          fails, see `_FAILURES`
 """
 
 import errno
+import itertools
 import os
 import random
 import signal
@@ -27,28 +34,12 @@ def run(config, context):
     read = [path.read_text() for path in context.resolve_all(config.data, "out.txt")]
     (context.folder / "out.txt").write_text(f"{context.name}({','.join(read)})")
     context.progress.step(1, 2, {"sft/loss": 0.5})
-    if action == "log":
-        context.metrics.log(1, {"sft/loss": 0.5})
-    elif action == "print":
-        print("printed by a library")
-        warnings.warn("warned by a library", stacklevel=1)
-    elif action == "wait":
-        _meet(context)
-    elif action == "slow":
-        _mark(context).write_text(str(os.getpid()))
-        time.sleep(60)
-    elif action == "count":
-        return _count(context)
-    elif action == "stuck":
-        with context.checkpoints.track(totals={}):
-            _mark(context).write_text(str(os.getpid()))
-            time.sleep(60)
-    elif action == "gold":
-        from tutelage.worlds.helpdesk import gold
-
-        return {"calls_before": gold.calls()}
-    elif action in _FAILURES:
+    if action in _FAILURES:
         _FAILURES[action](context)
+    elif action in _ACTIONS:
+        numbers = _ACTIONS[action](context)
+        if numbers is not None:
+            return numbers
     return {
         "sft/loss": 0.25,
         "threads": context.threads,
@@ -56,6 +47,36 @@ def run(config, context):
         "hash": hash("text") % 1000,
         "random": random.random(),
     }
+
+
+def _log(context):
+    context.metrics.log(1, {"sft/loss": 0.5})
+
+
+def _log_often(context):
+    for step in range(5):
+        context.metrics.log(step, {"sft/loss": 0.5})
+
+
+def _print(context):
+    print("printed by a library")
+    warnings.warn("warned by a library", stacklevel=1)
+
+
+def _slow(context):
+    _mark(context).write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+def _stick(context):
+    with context.checkpoints.track(totals={}):
+        _slow(context)
+
+
+def _see_gold(context):
+    from tutelage.worlds.helpdesk import gold
+
+    return {"calls_before": gold.calls()}
 
 
 def _count(context):
@@ -70,6 +91,57 @@ def _count(context):
                 failed_before.touch()
                 raise TrainingError("three is enough")
     return {"began": began, "sum": sum(counted)}
+
+
+def _steps(context):
+    counted = []
+    with context.checkpoints.track(counted=counted) as checkpoints:
+        _mark(context).write_text(str(os.getpid()))
+        for number in range(6000):
+            time.sleep(0.01)
+            counted.append(number)
+            context.progress.step(number + 1, 6000)
+            checkpoints.boundary(number + 1)
+
+
+def _silent(context):
+    for step in (1, 2, 3):
+        context.progress.step(step, 3)
+        time.sleep(0.25)
+    beside = [path for path in context.folder.parent.iterdir() if path != context.folder]
+    while beside and not _mark(context).exists():
+        context.progress.step(3, 3)
+        time.sleep(0.25)
+    time.sleep(60)
+
+
+def _hold(context):
+    _mark(context).write_text(str(os.getpid()))
+    sum(itertools.repeat(0))
+
+
+def _chatter(context):
+    for _ in range(16):
+        print("x" * 65_536)
+        print("x" * 65_536, file=sys.stderr)
+
+
+def _train(context):
+    """Each step adds 1 to the weights, and its number to what the optimiser remembers."""
+    import torch
+
+    layer, optimiser, interrupted = torch.nn.Linear(3, 1, bias=False), {"sum": 0}, _mark(context)
+    torch.nn.init.zeros_(layer.weight)
+    with context.checkpoints.track(layer=layer, optimiser=optimiser) as checkpoints:
+        began = checkpoints.resumed_at
+        for step in range(began, 4):
+            layer.weight.data += 1
+            optimiser["sum"] += step + 1
+            checkpoints.boundary(step + 1)
+            if step == 2 and not interrupted.exists():
+                interrupted.touch()
+                raise TrainingError("interrupted")
+    return {"began": began, "weight": layer.weight[0, 0].item(), "remembered": optimiser["sum"]}
 
 
 def _mark(context):
@@ -128,4 +200,20 @@ _FAILURES = {
     "killed": _be_killed,
     "exit": _exit,
     "fail_after_slow": _fail_after_slow,
+}
+
+_ACTIONS = {
+    "log": _log,
+    "log_often": _log_often,
+    "print": _print,
+    "wait": _meet,
+    "slow": _slow,
+    "stuck": _stick,
+    "gold": _see_gold,
+    "count": _count,
+    "steps": _steps,
+    "silent": _silent,
+    "hold": _hold,
+    "chatter": _chatter,
+    "weights": _train,
 }

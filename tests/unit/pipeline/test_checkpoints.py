@@ -4,15 +4,16 @@ import json
 import os
 import resource
 import signal
-import time
 
 import pytest
+import torch
 
 from tutelage.config import CheckpointConfig, SFTStage
 from tutelage.errors import CheckpointError, TrainingError
 from tutelage.pipeline import run_recipe, run_stage
 from tutelage.pipeline.checkpoints import CheckpointPlace, Checkpoints, StopRequested
 from tutelage.tracking.manifest import load_manifest
+from tutelage.tracking.metrics import MetricWriter
 from tutelage.tracking.progress import Progress, StageMessage
 
 COUNT = {"model": "org/count"}
@@ -55,26 +56,6 @@ def test_time_of_earlier_processes_counts(failed, run, recipe, tmp_path):
     earlier = json.loads((newest / "manifest.json").read_text())["about"]["seconds"]
     manifest = load_manifest(run(recipe(a=COUNT)).stage("a"))
     assert manifest.seconds >= earlier
-
-
-def test_changed_configuration_begins_anew_and_says_why(failed, run, recipe, tmp_path, capsys):
-    other = {**COUNT, "epochs": 2.0}
-    result = run(recipe(a=other))
-    assert load_manifest(result.stage("a")).metrics["began"] == 0
-    expected = (
-        "[a] begins anew, not from the checkpoint of step 3: epochs changed in its configuration"
-    )
-    assert expected in capsys.readouterr().out
-    # The stage is finished, so what was saved under the old configuration is gone too.
-    assert not (tmp_path / "run" / "checkpoints").exists()
-
-
-def test_checkpoints_of_the_old_configuration_wait(failed, run, recipe, tmp_path):
-    (tmp_path / "mark").unlink()
-    with pytest.raises(TrainingError):
-        run(recipe(a={**COUNT, "epochs": 2.0}))
-    result = run(recipe(a=COUNT))
-    assert load_manifest(result.stage("a")).metrics["began"] == 3
 
 
 def test_threads_and_checkpoint_settings_may_change(failed, run, recipe, capsys):
@@ -122,41 +103,164 @@ def place(tmp_path, **settings) -> CheckpointPlace:
     return CheckpointPlace(tmp_path / "saved", about, CheckpointConfig(**settings))
 
 
-def steps_saved(tmp_path, count: int = 20, *, cost: float = 0.0, **settings) -> list[int]:
-    """The steps at which a stage of 20 steps of 5 ms saves itself."""
+class FakeTime:
+    """Seconds that pass only where the test says so."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+class Costly:
+    """Takes some seconds to be saved."""
+
+    def __init__(self, time, seconds):
+        self.time = time
+        self.seconds = seconds
+        self.saving = []
+
+    def state_dict(self):
+        self.saving.append(self.time.now)
+        self.time.now += self.seconds
+        return {}
+
+    def load_state_dict(self, state):
+        raise AssertionError("nothing was to be resumed")
+
+
+def save_times(tmp_path, *, step, cost, steps, **settings) -> tuple[list[float], float]:
+    """When a stage saved itself, and the seconds it took in all."""
     (tmp_path / "stage").mkdir()
+    clock = FakeTime()
+    part = Costly(clock, cost)
     checkpoints = Checkpoints(
-        place(tmp_path, keep=1000, **settings), tmp_path / "stage", Progress("a", lambda _: None)
+        place(tmp_path, **settings),
+        tmp_path / "stage",
+        Progress("a", lambda _: None),
+        clock=clock,
     )
-
-    class Slow:
-        def state_dict(self):
-            time.sleep(cost)
-            return {}
-
-        def load_state_dict(self, state):
-            raise AssertionError("nothing was to be resumed")
-
-    with checkpoints.track(slow=Slow()):
-        for step in range(1, count + 1):
-            time.sleep(0.005)
-            checkpoints.boundary(step)
-    return [int(path.name) for path in sorted((tmp_path / "saved").glob("0*"))]
+    with checkpoints.track(part=part):
+        for number in range(1, steps + 1):
+            clock.now += step
+            checkpoints.boundary(number)
+    return part.saving, clock.now
 
 
 def test_interval_is_the_least_time_between_two_checkpoints(tmp_path):
-    found = steps_saved(tmp_path, seconds=0.03)
-    assert 1 <= len(found) <= 4
-    assert 1 not in found
+    saved, _ = save_times(tmp_path, step=7.0, cost=0.0, steps=40)
+    # The first boundary after each full minute since the last one.
+    assert saved == [63.0, 126.0, 189.0, 252.0]
 
 
 def test_interval_of_zero_saves_at_every_boundary(tmp_path):
-    assert steps_saved(tmp_path, count=5, seconds=0) == [1, 2, 3, 4, 5]
+    saved, _ = save_times(tmp_path, step=1.0, cost=5.0, steps=4, seconds=0)
+    assert len(saved) == 4
 
 
-def test_saving_takes_at_most_a_twentieth_of_the_time(tmp_path):
-    # 50 ms to save: the next one may come a second later, long after the last of 20 steps.
-    assert len(steps_saved(tmp_path, seconds=0.01, cost=0.05)) == 1
+@pytest.mark.parametrize("cost", [0.5, 2.0, 3.0, 10.0, 60.0])
+@pytest.mark.parametrize("step", [0.25, 20.0, 100.0])
+def test_saving_takes_at_most_a_twentieth_of_the_time(tmp_path, cost, step):
+    """At the default interval; a checkpoint taken is paid for by the steps that follow it."""
+    steps = int(40 * max(60.0, 20 * cost) / step / 8)
+    saved, total = save_times(tmp_path, step=step, cost=cost, steps=steps)
+    assert len(saved) >= 3
+    paid = saved[-1] - saved[0]
+    assert (len(saved) - 1) * cost / paid <= 0.05
+    assert len(saved) * cost / (total - saved[0] + 20 * cost) <= 0.05
+
+
+def test_checkpoint_is_of_the_moment_of_its_boundary(tmp_path):
+    """Saving is done before the next step begins: weights cannot change while they are written."""
+    (tmp_path / "stage").mkdir()
+    checkpoints = Checkpoints(
+        place(tmp_path, seconds=0, keep=9), tmp_path / "stage", Progress("a", lambda _: None)
+    )
+    counted = []
+    with checkpoints.track(counted=counted):
+        for step in range(1, 5):
+            counted.append(step)
+            checkpoints.boundary(step)
+            counted.append(-step)
+    for step in range(1, 5):
+        state = json.loads((tmp_path / "saved" / f"{step:08d}" / "state.json").read_text())
+        assert state["counted"] == [sign * n for n in range(1, step) for sign in (1, -1)] + [step]
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.fixture
+def saved_twice(tmp_path):
+    """Two checkpoints of a stage with a model, an optimiser and files of its own."""
+    folder = tmp_path / "stage"
+    (folder / "inner").mkdir(parents=True)
+    model = torch.nn.Linear(3, 2)
+    optimiser = torch.optim.AdamW(model.parameters())
+    told = []
+
+    def start():
+        checkpoints = Checkpoints(
+            place(tmp_path, seconds=0),
+            tmp_path / f"stage{len(told)}" if told else folder,
+            Progress("a", lambda event: told.append(event.text)),
+        )
+        return checkpoints, told
+
+    checkpoints, _ = start()
+    with MetricWriter.open(folder) as metrics:
+        checkpoints.count_in(metrics)
+        with checkpoints.track(model=model, totals={"optimiser": len(optimiser.param_groups)}):
+            for step in (1, 2):
+                metrics.log(step, {"sft/loss": 0.5})
+                (folder / "inner" / "samples.jsonl").write_text("{}\n" * step)
+                checkpoints.boundary(step)
+    return tmp_path / "saved" / "00000002", start
+
+
+FILES = [
+    "files/inner/samples.jsonl",
+    "files/metrics.jsonl",
+    "manifest.json",
+    "state.json",
+    "tensors.safetensors",
+]
+
+
+def test_every_file_of_a_checkpoint_is_damaged_below(saved_twice):
+    newest, _ = saved_twice
+    files = [path.relative_to(newest).as_posix() for path in newest.rglob("*") if path.is_file()]
+    assert sorted(files) == FILES
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("damage", [flip, truncate, os.unlink])
+def test_each_damaged_file_is_named_and_the_checkpoint_before_is_used(saved_twice, file, damage):
+    newest, start = saved_twice
+    damage(newest / file)
+    checkpoints, told = start()
+    assert checkpoints.resumed_at == 1
+    assert f"00000002/{file} " in told[0]
+    assert told[0].endswith("; the checkpoint of step 1 is used instead")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_each_file_damaged_everywhere_ends_the_stage_by_exit_code_4(saved_twice, file):
+    newest, start = saved_twice
+    for step in ("00000001", "00000002"):
+        flip(newest.with_name(step) / file)
+    with pytest.raises(CheckpointError, match="no older checkpoint is undamaged") as caught:
+        start()
+    assert f"00000002/{file} " in str(caught.value)
+    assert caught.value.exit_code == 4
 
 
 def test_full_disk_is_reported_and_the_stage_goes_on(tmp_path):

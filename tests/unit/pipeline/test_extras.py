@@ -1,10 +1,53 @@
+"""What is not installed is missed before anything runs."""
+
 import subprocess
 import sys
 
 import pytest
 
-from tutelage.config import SFTStage
+from tutelage.config import LoRAConfig, SFTStage
+from tutelage.errors import MissingExtraError
 from tutelage.pipeline.extras import require_extras
+
+
+def stage(**lora) -> SFTStage:
+    return SFTStage(model="base", data=("sft.jsonl",), lora=LoRAConfig(**lora))
+
+
+def test_nothing_is_missed_where_nothing_is_asked(monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    require_extras([SFTStage(model="base", data=("sft.jsonl",))])
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "lora"),
+    [("peft", "lora", {}), ("bitsandbytes", "qlora", {"quantise": "4bit"})],
+)
+def test_extra_is_named(monkeypatch, package, extra, lora):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=rf"^{package} is not .*'tutelage\[{extra}\]'"):
+        require_extras([stage(**lora)])
+
+
+def test_run_ends_before_its_first_stage_and_leaves_nothing(tmp_path):
+    """The first stage needs no adapter and could run."""
+    (tmp_path / "recipe.yaml").write_text(
+        "name: a\nstages:\n"
+        "  world: {kind: helpdesk}\n"
+        "  sft: {kind: sft, model: org/base, data: [world/sft.jsonl], lora: {}}\n"
+    )
+    program = (
+        "import sys; sys.modules['peft'] = None\n"
+        "import tutelage\n"
+        "try:\n    tutelage.run('recipe.yaml')\n"
+        "except tutelage.MissingExtraError as error:\n    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.stdout == "peft is not installed: pip install 'tutelage[lora]'\n", done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
 
 PROGRAM = """
 import sys

@@ -1,6 +1,8 @@
 """Signals sent to a process that runs a recipe, as a terminal or a scheduler sends them."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tutelage.config import CheckpointConfig
 from tutelage.config.document import to_yaml
 from tutelage.pipeline import run_recipe
+from tutelage.pipeline.interrupts import Interrupts, TimeLimitReached
 
 PROGRAM = """
 import sys
@@ -31,14 +35,14 @@ sys.exit(guard(lambda: run_recipe(recipe, Path(sys.argv[3]), registry=registry))
 
 @pytest.fixture
 def start(tmp_path, recipe):
-    """Starts a recipe in a process of its own; returns it once `mark` is there."""
-    built = recipe(a=["inputs/text"], b={"model": "org/slow", "data": ["a"]})
-    (tmp_path / "recipe.yaml").write_text(to_yaml(built.to_json()))
+    """Starts a recipe in a session of its own; returns its process once `mark` is there."""
     arguments = [Path(__file__).parent, tmp_path / "recipe.yaml", tmp_path / "run"]
     mark = tmp_path / "mark"
     started = []
 
-    def go(*preload):
+    def go(*preload, action="slow"):
+        built = recipe(a=["inputs/text"], b={"model": f"org/{action}", "data": ["a"]})
+        (tmp_path / "recipe.yaml").write_text(to_yaml(built.to_json()))
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, *map(str, arguments), *preload],
             stdout=subprocess.PIPE,
@@ -113,13 +117,73 @@ def test_interrupt_while_the_server_imports_its_modules_does_not_wait(start, tmp
     assert not [name for name in left if name.startswith(".")]
 
 
-def test_children_die_with_a_parent_that_is_killed(slow, tmp_path, recipe, registry):
+def alive_in_session(session: int) -> list[int]:
+    """Every process that a run has started, its servers and whatever they started included."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and is_alive(int(entry.name)):
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == session:
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        pytest.param("slow", id="asleep"),
+        pytest.param("hold", id="inside a library that never runs Python"),
+    ],
+)
+def test_no_process_outlives_a_parent_that_is_killed(start, tmp_path, recipe, registry, action):
+    parent = start(action=action)
     child = int((tmp_path / "mark").read_text())
-    slow.kill()
-    slow.communicate(timeout=60)
-    wait_until(lambda: not is_alive(child), "the child is gone", seconds=10)
+    assert {parent.pid, child} < set(alive_in_session(parent.pid))
+    parent.kill()
+    parent.communicate(timeout=60)
+    wait_until(lambda: not alive_in_session(parent.pid), "all processes are gone", seconds=5)
     result = run_recipe(
         recipe(a=["inputs/text"], b=["a"]), tmp_path / "run", display=False, registry=registry
     )
     assert (result.skipped, result.executed) == (("a",), ("b",))
     assert {path.name for path in (tmp_path / "run" / "stages").iterdir()} == {"a", "b"}
+
+
+@pytest.mark.slow
+def test_time_limit_saves_stages_that_reach_a_boundary_and_stops_the_others(
+    recipe, registry, tmp_path, capsys
+):
+    both = recipe(a="steps", b="stuck").model_copy(
+        update={"checkpoint": CheckpointConfig(grace=2.0)}
+    )
+    # Checkpoints need torch, which takes seconds to import.
+    began = time.monotonic()
+    with pytest.raises(TimeLimitReached, match="time limit reached: what is finished or saved is"):
+        run_recipe(both, tmp_path / "run", registry=registry, time_limit=15.0)
+    assert 15.0 <= time.monotonic() - began < 60.0
+    said = capsys.readouterr().out
+    assert re.search(r"\[a\] saved at step \d+", said)
+    assert "[b] saved" not in said
+    assert not is_alive(int((tmp_path / "mark").read_text()))
+    (saved,) = (tmp_path / "run" / "checkpoints").glob("a/*/*")
+    state = json.loads((saved / "state.json").read_text())
+    assert state["counted"] == list(range(int(saved.name)))
+    assert not list((tmp_path / "run" / "stages").iterdir())
+
+
+def test_grace_is_thirty_seconds_by_default():
+    assert CheckpointConfig().grace == 30.0
+
+
+def test_time_limit_is_counted_from_the_beginning():
+    now = [100.0]
+    interrupts = Interrupts(60.0, clock=lambda: now[0])
+    now[0] = 159.9
+    interrupts.check()
+    now[0] = 160.0
+    with pytest.raises(TimeLimitReached):
+        interrupts.check()
+    Interrupts(None, clock=lambda: 1e9).check()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.config import load_recipe
+from tutelage.config import TrackersConfig, load_recipe
 from tutelage.errors import CheckpointError, ConfigError, DataError, TrainingError, TutelageError
 from tutelage.pipeline import run_recipe
 from tutelage.tracking.lock import RunLock
@@ -40,8 +40,14 @@ def test_finished_stage_is_described_by_its_manifest(run, recipe):
     assert manifest.config["epochs"] == 2.0
     assert manifest.metrics["sft/loss"] == 0.25
     assert manifest.metrics["gold_calls"] == 0.0
-    written = {name for name in manifest.files if not name.startswith("tensorboard/")}
-    assert written == {"out.txt", "metrics.jsonl"}
+    assert set(manifest.files) == {"out.txt", "metrics.jsonl"}
+
+
+def test_tensorboard_files_belong_to_the_stage(run, recipe):
+    pytest.importorskip("tensorboard")
+    built = recipe(a="log").model_copy(update={"trackers": TrackersConfig()})
+    names = load_manifest(run(built).stage("a")).files
+    assert len([name for name in names if name.startswith("tensorboard/events")]) == 1
 
 
 def test_run_folder_explains_itself(run, recipe):
@@ -212,6 +218,28 @@ def test_what_a_stage_prints_goes_to_its_log(run, recipe, capfd):
     assert "warned by a library" in log
     captured = capfd.readouterr()
     assert "library" not in captured.out + captured.err
+
+
+def test_trackers_that_are_down_never_stop_a_stage_and_are_reported_once(
+    recipe, registry, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "trackers_down"))
+    built = recipe(a="log_often").model_copy(
+        update={"trackers": TrackersConfig(wandb=True, trackio=True, tensorboard=False)}
+    )
+    result = run_recipe(built, tmp_path / "run", registry=registry)
+    assert len((result.stage("a") / "metrics.jsonl").read_text().splitlines()) == 5
+    lines = [line for line in capsys.readouterr().out.splitlines() if "without it" in line]
+    assert lines == [
+        "[a] wandb cannot be opened, the stage goes on without it: no route to host",
+        "[a] TrackioSink failed, training goes on without it: database is locked",
+    ]
+
+
+def test_log_on_a_full_disk_never_stops_a_stage(run, recipe, tmp_path):
+    (tmp_path / "run" / "logs").mkdir(parents=True)
+    (tmp_path / "run" / "logs" / "a.txt").symlink_to("/dev/full")
+    assert run(recipe(a="chatter")).executed == ("a",)
 
 
 def test_stage_that_must_not_see_gold_cannot_import_it(run, recipe):

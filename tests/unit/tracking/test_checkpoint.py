@@ -88,21 +88,41 @@ def test_every_single_byte_of_a_manifest_counts(tmp_path):
             store.newest(silent)
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"schema": 2}, "has schema 2, this Tutelage reads 1"),
-        ({"optimizer": "x"}, r"other keys than expected \(optimizer\)"),
-        ({"step": 7}, "is that of step 7"),
-    ],
-)
-def test_manifest_of_another_version_is_refused(tmp_path, change, words):
-    store = saved(tmp_path, 1)
-    path = store.folder / "00000001" / "manifest.json"
+def rewrite(path, change):
     row = json.loads(path.read_text()) | change
     del row["digest"]
     path.write_text(json.dumps({**row, "digest": fingerprint(row)}))
-    with pytest.raises(CheckpointError, match=words):
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"schema": 2}, "has schema 2, this Tutelage reads 1: resume with the Tutelage that wrote"),
+        ({"optimizer": "x"}, r"other keys than expected \(optimizer\): resume with the Tutelage"),
+    ],
+)
+def test_checkpoint_of_another_version_is_refused_and_not_passed_over(tmp_path, change, words):
+    store = saved(tmp_path, 1, 2)
+    rewrite(store.folder / "00000002" / "manifest.json", change)
+    for look in (lambda: store.newest(silent), store.latest):
+        with pytest.raises(CheckpointError, match=words):
+            look()
+    assert not store.is_empty()
+
+
+def test_damage_is_not_taken_for_another_version(tmp_path):
+    store = saved(tmp_path, 1, 2)
+    path = store.folder / "00000002" / "manifest.json"
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 3'))
+    reported = []
+    assert store.newest(reported.append).step == 1
+    assert "its digest differs" in reported[0]
+
+
+def test_manifest_in_the_folder_of_another_step_is_refused(tmp_path):
+    store = saved(tmp_path, 1)
+    rewrite(store.folder / "00000001" / "manifest.json", {"step": 7})
+    with pytest.raises(CheckpointError, match="is that of step 7"):
         store.newest(silent)
 
 

@@ -2,7 +2,15 @@ import math
 
 import pytest
 
-from tutelage.tracking.format import decimals_for, duration, interval, number, one_line
+from tutelage.errors import ConfigError
+from tutelage.tracking.format import (
+    decimals_for,
+    duration,
+    interval,
+    number,
+    one_line,
+    parse_duration,
+)
 
 
 @pytest.mark.parametrize(
@@ -78,3 +86,26 @@ def test_no_text_can_steer_a_terminal():
     hostile = "a\x1b[31mb\r\nc\td\u202e\x07 é日"
     assert one_line(hostile) == "a [31mb  c d   é日"
     assert one_line("\n ok \n") == "ok"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2h", 7200),
+        ("90m", 5400),
+        ("1h30m", 5400),
+        ("45s", 45),
+        ("45", 45),
+        ("0.5h", 1800),
+        ("1d2h", 93_600),
+        ("1m30s", 90),
+    ],
+)
+def test_durations_are_read(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "0h", "-2h", "2 weeks", "h", "30s2m", "nan", "inf"])
+def test_what_is_no_duration_is_a_sentence(text):
+    with pytest.raises(ConfigError, match="is no duration: write 2h, 90m"):
+        parse_duration(text)

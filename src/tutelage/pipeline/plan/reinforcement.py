@@ -75,7 +75,7 @@ def plan_train(
     """
     ppo, at = config.ppo, _Sizes(config, size)
     compute = ppo.precision.compute
-    lora = getattr(config, "lora", None)
+    lora = config.lora
     trained = trained_part(size, size.parameters, lora, compute, frozen=at.frozen)
     policy = model_bytes("policy", size, size.parameters, trained, ppo.policy)
     decoders = 1 if config.probes is None else 2
@@ -114,7 +114,7 @@ def plan_train(
 
 def _references(config: TrainStage, size: ModelSize, trained: Trained) -> list[ModelBytes]:
     """What holds the policy; with adapters, its own weights do so without a copy."""
-    adapted = getattr(config, "lora", None) is not None
+    adapted = config.lora is not None
     copied = 0 if adapted else trained.weights
     found = [ModelBytes("reference", size.source, copied, FLOAT * copied)]
     if config.ppo.kl.old_policy_coefficient:
@@ -139,7 +139,7 @@ def _critic(
         return model_bytes("critic", start, total, trained, ppo.critic), own
     count = size.hidden + 1
     if trunk == "adapter":
-        lora = config.lora  # type: ignore[attr-defined]
+        lora = config.lora
         count += trained_part(size, 0, lora, compute).weights
     state = OPTIMIZER_STATE[ppo.critic.algorithm] * count
     model = ModelBytes("critic", size.source, count, FLOAT * count, FLOAT * count, state)

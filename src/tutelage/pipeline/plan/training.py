@@ -7,7 +7,7 @@ activations of held-out rows without gradients ───────────
 
 from dataclasses import dataclass
 
-from tutelage.config import OptimizerConfig, PretrainStage, RewardStage, SFTStage
+from tutelage.config import LoRAConfig, OptimizerConfig, PretrainStage, RewardStage, SFTStage
 from tutelage.config.training import BatchConfig
 from tutelage.pipeline.plan.memory import (
     FLOAT,
@@ -76,7 +76,7 @@ class Trained:
 
 
 def trained_part(
-    size: ModelSize, total: int, lora: object | None, compute: str, *, frozen: int = 0
+    size: ModelSize, total: int, lora: LoRAConfig | None, compute: str, *, frozen: int = 0
 ) -> Trained:
     """All of a model, its upper blocks, or adapters on it.
 
@@ -88,9 +88,9 @@ def trained_part(
         frozen: lowest blocks that are not trained, the embeddings with them.
     """
     if lora is not None:
-        adapters = adapter_weights(size, lora.rank, lora.targets)  # type: ignore[attr-defined]
+        adapters = adapter_weights(size, lora.rank, lora.targets)
         each = 2.0 if compute == "bfloat16" else float(FLOAT)
-        if getattr(lora, "quantise", "none") == "4bit":
+        if lora.quantise == "4bit":
             # Half a byte, and a float32 scale for each 64 weights.
             each = 0.5 + FLOAT / 64
         stored = FLOAT * (total - size.linear + adapters) + round(each * size.linear)
@@ -156,7 +156,7 @@ def plan_pretrain(name: str, config: PretrainStage, size: ModelSize, device: str
 def plan_sft(name: str, config: SFTStage, size: ModelSize, device: str) -> StagePlan:
     """A model on conversations of at most `max_length` tokens."""
     length = min(config.max_length, size.context)
-    lora = getattr(config, "lora", None)
+    lora = config.lora
     trained = trained_part(size, size.parameters, lora, config.precision.compute)
     rows = config.batch.minibatch
     units = None
@@ -219,7 +219,7 @@ def plan_reward(
     cut = MicroBatches.of(config.batch, rows, length)
     compute = config.precision.compute
     total = size.backbone + size.hidden
-    trained = trained_part(size, total, getattr(config, "lora", None), compute)
+    trained = trained_part(size, total, config.lora, compute)
     last = config.phases[-1]
     model = model_bytes("reward model", size, total, trained, last.optimizer)
     checkpointing = config.batch.gradient_checkpointing

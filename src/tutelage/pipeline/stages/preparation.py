@@ -3,15 +3,24 @@
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tutelage.config import BatchConfig, PrecisionConfig, SamplingConfig
+from tutelage.config import BatchConfig, LoRAConfig, PrecisionConfig, SamplingConfig
 from tutelage.data.chat import encode_prompts, ensure_chat_template, stop_token_ids
 from tutelage.errors import ModelError
 from tutelage.generation import Sampling
-from tutelage.models import Policy, load_causal_lm, load_tokenizer, save_model
+from tutelage.models import (
+    Adapter,
+    Policy,
+    WholeModel,
+    four_bit,
+    load_causal_lm,
+    load_tokenizer,
+    save_model,
+)
 from tutelage.pipeline.context import StageContext
 from tutelage.records import EncodedPrompt, Prompt
 from tutelage.tracking.card import ModelCard, write_model_card
@@ -21,14 +30,17 @@ from tutelage.trainers.optimizer import Optimizer
 
 __all__ = [
     "Speed",
+    "add_adapter",
     "compute_dtype",
     "device",
     "encode",
     "generator",
     "load_policy",
     "new_learner",
+    "quantised",
     "sampling_of",
     "save_policy",
+    "trained_part",
 ]
 
 
@@ -63,37 +75,85 @@ def new_learner(
     )
 
 
+def quantised(lora: LoRAConfig | None, compute: torch.dtype) -> dict[str, Any] | None:
+    """How the weights below adapters are loaded; None as they are."""
+    return four_bit(compute) if lora is not None and lora.quantise == "4bit" else None
+
+
 def load_policy(
     path: Path,
     *,
     temperature: float = 1.0,
     compute: torch.dtype = torch.float32,
     head_tokens: int = BatchConfig().head_tokens,
+    lora: LoRAConfig | None = None,
 ) -> tuple[Policy, PreTrainedTokenizerBase]:
-    """A causal model as a policy, with its tokenizer; both fit for conversations."""
+    """A causal model as a policy, with its tokenizer; both fit for conversations.
+
+    With `lora` the model is one that adapters can be put on: see `trained_part`.
+    """
     tokenizer = load_tokenizer(path)
-    model = load_causal_lm(path)
-    if ensure_chat_template(tokenizer):
+    model = load_causal_lm(path, quantised(lora, compute))
+    added = ensure_chat_template(tokenizer)
+    if added and lora is not None:
+        raise ModelError(
+            f"the tokenizer in {path} has no chat template, and the {added} tokens of the one it "
+            "would get have no embeddings yet, which adapters do not train: start from a model "
+            "with a chat template, or fine-tune once without lora"
+        )
+    if added:
         model.resize_token_embeddings(len(tokenizer))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None:
         raise ModelError(f"the tokenizer in {path} has neither a pad nor an eos token: set one")
-    model.to(device())  # type: ignore[arg-type]
+    if model.device != device():
+        model.to(device())  # type: ignore[arg-type]
     policy = Policy(model, temperature=temperature, compute=compute, head_tokens=head_tokens)
     return policy, tokenizer
 
 
+def trained_part(
+    lora: LoRAConfig | None,
+    model: PreTrainedModel,
+    compute: torch.dtype,
+    frozen_layers: int = 0,
+) -> Adapter | WholeModel:
+    """What a stage trains: an adapter, put into the model, or all of its weights."""
+    if lora is None:
+        return WholeModel(model)
+    return add_adapter(lora, model, compute, frozen_layers)
+
+
+def add_adapter(
+    lora: LoRAConfig,
+    model: PreTrainedModel,
+    compute: torch.dtype,
+    frozen_layers: int = 0,
+    name: str = "policy",
+) -> Adapter:
+    """An adapter as a recipe describes it, in the model from now on."""
+    return Adapter(
+        model,
+        rank=lora.rank,
+        alpha=lora.alpha,
+        targets=lora.targets,
+        frozen_layers=frozen_layers,
+        name=name,
+        compute=compute,
+    )
+
+
 def save_policy(
     context: StageContext,
-    policy: Policy,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     description: str,
     training: Mapping[str, str],
 ) -> None:
     """Writes the model with its card to the stage's `model` folder."""
     folder = context.folder / "model"
-    save_model(policy.model, tokenizer, folder)
+    save_model(model, tokenizer, folder)
     write_model_card(folder, ModelCard(context.name, description, training=training))
 
 

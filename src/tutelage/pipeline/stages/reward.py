@@ -15,7 +15,7 @@ from tutelage.data.jsonl import read_jsonl
 from tutelage.data.loaders import load_preferences
 from tutelage.errors import DataError
 from tutelage.evaluation.reward_quality import RewardQuality, length_relation, quality
-from tutelage.models import RewardModel, recompute_activations
+from tutelage.models import Adapter, RewardModel, WholeModel, recompute_activations
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import (
     Speed,
@@ -23,6 +23,8 @@ from tutelage.pipeline.stages.preparation import (
     device,
     generator,
     new_learner,
+    quantised,
+    trained_part,
 )
 from tutelage.records import Preference, Prompt
 from tutelage.trainers.optimizer import Optimizer
@@ -39,12 +41,15 @@ __all__ = ["run"]
 
 def run(config: RewardStage, context: StageContext) -> dict[str, float]:
     """Trains, measures on held-out prompts, normalises the scores and saves."""
+    compute = compute_dtype(config.precision)
     model = RewardModel.load(
         context.resolve(config.model, "model"),
         max_length=config.max_length,
-        compute=compute_dtype(config.precision),
+        compute=compute,
+        quantised=quantised(config.lora, compute),
     )
     model.to(device())
+    part = trained_part(config.lora, model.model, compute)
     if config.batch.gradient_checkpointing:
         recompute_activations(model.model)
     phases = [_load_phase(phase, context) for phase in config.phases]
@@ -56,10 +61,12 @@ def run(config: RewardStage, context: StageContext) -> dict[str, float]:
     )
     done = 0
     for phase, rows in zip(config.phases, encoded, strict=True):
-        done = _train_phase(config, phase, model, rows, context, done, total)
+        done = _train_phase(config, phase, model, part, rows, context, done, total)
+    model = model.with_model(part.merged())
     measured = _measure(model, held_out, context)
     _calibrate(config, model, measured, context)
     model.save(context.folder / "model")
+    part.save(context.folder / "adapter", config.model)
     report = measured.to_json()
     (context.folder / "reward.json").write_text(json.dumps(report, indent=2) + "\n")
     return {
@@ -122,6 +129,7 @@ def _train_phase(
     config: RewardStage,
     phase: RewardPhase,
     model: RewardModel,
+    part: Adapter | WholeModel,
     groups: Sequence[ComparedAnswers],
     context: StageContext,
     done: int,
@@ -132,11 +140,11 @@ def _train_phase(
     if context.checkpoints.resumed_at > done + steps:
         return done + steps
     source = generator(context)
-    optimizer = Optimizer(model, phase.optimizer, steps)
+    optimizer = Optimizer(part.weights, phase.optimizer, steps)
     learner = new_learner(context, {"reward_model": optimizer}, config.batch, source)
     batches = Minibatches(groups, config.batch.minibatch, steps, source)
     speed = Speed()
-    with context.checkpoints.track(model=model, learner=learner, batches=batches) as checkpoints:
+    with context.checkpoints.track(model=part, learner=learner, batches=batches) as checkpoints:
         for step in train_reward(
             model,
             learner,

@@ -17,6 +17,7 @@ from tutelage.pipeline.stages.preparation import (
     load_policy,
     new_learner,
     save_policy,
+    trained_part,
 )
 from tutelage.records import Demonstration
 from tutelage.trainers.batches import Shuffled
@@ -28,11 +29,14 @@ __all__ = ["run"]
 
 def run(config: SFTStage, context: StageContext) -> dict[str, float]:
     """Fine-tunes and saves the model."""
+    compute = compute_dtype(config.precision)
     policy, tokenizer = load_policy(
         context.resolve(config.model, "model"),
-        compute=compute_dtype(config.precision),
+        compute=compute,
         head_tokens=config.batch.head_tokens,
+        lora=config.lora,
     )
+    part = trained_part(config.lora, policy.model, compute)
     if config.batch.gradient_checkpointing:
         recompute_activations(policy.model)
     paths = context.resolve_all(config.data, "sft.jsonl")
@@ -42,15 +46,13 @@ def run(config: SFTStage, context: StageContext) -> dict[str, float]:
     held_out, training = sequences[:held_out_count], sequences[held_out_count:] or sequences
     steps = max(1, math.ceil(config.epochs * len(training) / config.batch.minibatch))
     source = generator(context)
-    optimizer = Optimizer(policy.model, config.optimizer, steps)
+    optimizer = Optimizer(part.weights, config.optimizer, steps)
     learner = new_learner(context, {"sft": optimizer}, config.batch, source)
     pad = int(tokenizer.pad_token_id or 0)
     before, _ = perplexity(policy, held_out, pad=pad)
     speed = Speed()
     batches = Shuffled(training, config.batch.minibatch, steps, source)
-    with context.checkpoints.track(
-        model=policy.model, learner=learner, batches=batches
-    ) as checkpoints:
+    with context.checkpoints.track(model=part, learner=learner, batches=batches) as checkpoints:
         for step in sft(policy, learner, batches, pad=pad, start=batches.taken):
             metrics = {
                 "sft/loss": step.metrics["loss"],
@@ -65,14 +67,19 @@ def run(config: SFTStage, context: StageContext) -> dict[str, float]:
             context.metrics.log(step.index, metrics)
             context.progress.step(step.index + 1, steps, metrics)
             checkpoints.boundary(step.index + 1)
-    after, accuracy = perplexity(policy, held_out, pad=pad)
+    tuned = policy.around(part.merged())
+    after, accuracy = perplexity(tuned, held_out, pad=pad)
     save_policy(
         context,
-        policy,
+        tuned.model,
         tokenizer,
         "A language model fine-tuned on demonstrations.",
-        {"SFT": f"{steps} steps on {len(training)} demonstrations from {config.model}"},
+        {
+            "SFT": f"{steps} steps on {len(training)} demonstrations from {config.model}",
+            **part.card,
+        },
     )
+    part.save(context.folder / "adapter", config.model)
     return {
         "demonstrations": float(len(training)),
         "held_out_loss_before": before,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from tutelage.algorithms import AdaptiveKL, FixedKL, KLCoefficient
@@ -19,16 +20,20 @@ from tutelage.data.loaders import load_prompts
 from tutelage.errors import ConfigError
 from tutelage.generation import LocalEngine, Sampling
 from tutelage.models import (
+    Adapter,
+    AdapterCritic,
     Critic,
     Policy,
     RewardModel,
     RewardScale,
     SharedCritic,
+    WholeModel,
     recompute_activations,
 )
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import (
     Speed,
+    add_adapter,
     compute_dtype,
     encode,
     generator,
@@ -36,6 +41,7 @@ from tutelage.pipeline.stages.preparation import (
     new_learner,
     sampling_of,
     save_policy,
+    trained_part,
 )
 from tutelage.records import EncodedPrompt
 from tutelage.rewards import LengthPenalty, ModelReward, Reward, Sum, load_function
@@ -43,6 +49,8 @@ from tutelage.tracking.metrics import SampleWriter
 from tutelage.trainers.alarms import Alarms
 from tutelage.trainers.batches import Shuffled
 from tutelage.trainers.divergence import sequence_kl
+from tutelage.trainers.evidence import sample
+from tutelage.trainers.finite import FiniteGuard
 from tutelage.trainers.learner import Learner
 from tutelage.trainers.optimizer import Optimizer
 from tutelage.trainers.ppo import PPOStep, ppo
@@ -58,13 +66,12 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
         temperature=config.ppo.sampling.temperature,
         compute=compute,
         head_tokens=config.ppo.batch.head_tokens,
+        lora=config.lora,
     )
     reward_model = _reward_model(config, context, compute)
     reward, settings = _reward(config.reward, reward_model, config.ppo)
-    critic = _critic(config, policy, tokenizer, reward_model, compute)
-    # After the critic, which trains all blocks of its own, and before the reference, which shares.
-    policy.freeze_layers(settings.frozen_layers)
-    reference = policy.frozen_copy()
+    part, critic = _trained(config, policy, tokenizer, reward_model)
+    reference = part.reference(policy)
     if settings.batch.gradient_checkpointing:
         recompute_activations(policy.model)
         recompute_activations(critic.backbone.model)
@@ -84,13 +91,13 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
     )
     sampling = sampling_of(settings.sampling, tokenizer)
     probe = _Probe.of(config, context, tokenizer, policy, reference, sampling)
-    learner = _learner(settings, policy, critic, context)
+    learner = _learner(settings, part.weights, critic, context)
     batches = Shuffled(prompts, settings.prompts_per_step, settings.steps, generator(context))
     kl_coefficient = _kl_coefficient(settings.kl)
     recent: list[dict[str, float]] = []
     alarms = Alarms(settings, context.progress.message)
     with context.checkpoints.track(
-        policy=policy.model,
+        policy=part,
         critic=critic,
         learner=learner,
         prompts=batches,
@@ -116,20 +123,33 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
             start=batches.taken,
         )
         _consume(rounds, config, context, probe, recent, alarms)
-    save_policy(
-        context,
-        policy,
-        tokenizer,
-        f"A language model trained by {config.algorithm.upper()} against a reward.",
-        {
-            config.algorithm.upper(): f"{settings.steps} rounds of {settings.rows_per_step} "
-            f"completions from {config.model}, KL coefficient {settings.kl.coefficient:g}"
-        },
-    )
-    critic.save(context.folder / "critic")
+    _save(config, context, part, critic, tokenizer)
     keys = ("reward/score", "reward/total", "kl/sequence", "response/length", "response/truncated")
     means = {key: sum(row[key] for row in recent) / len(recent) for key in keys}
     return means | alarms.summary()
+
+
+def _save(
+    config: TrainStage,
+    context: StageContext,
+    part: Adapter | WholeModel,
+    critic: Critic,
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    algorithm, settings = config.algorithm.upper(), config.ppo
+    rounds = (
+        f"{settings.steps} rounds of {settings.rows_per_step} completions from {config.model}, "
+        f"KL coefficient {settings.kl.coefficient:g}"
+    )
+    save_policy(
+        context,
+        part.merged(),
+        tokenizer,
+        f"A language model trained by {algorithm} against a reward.",
+        {algorithm: rounds, **part.card},
+    )
+    part.save(context.folder / "adapter", config.model)
+    critic.save(context.folder / "critic")
 
 
 def _consume(
@@ -229,16 +249,36 @@ def _length_penalty(config: LengthPenaltyConfig, model: RewardModel | None) -> L
     )
 
 
-def _critic(
+def _trained(
+    config: TrainStage,
+    policy: Policy,
+    tokenizer: PreTrainedTokenizerBase,
+    reward_model: RewardModel | None,
+) -> tuple[Adapter | WholeModel, Critic]:
+    """What is trained of the policy, and the critic."""
+    compute, frozen_layers = policy.backbone.compute, config.ppo.frozen_layers
+    # First of all: it copies the model as it is, and trains all blocks.
+    own = _own_critic(config, policy, tokenizer, reward_model, compute)
+    policy.freeze_layers(frozen_layers)
+    part = trained_part(config.lora, policy.model, compute, frozen_layers)
+    if own is not None:
+        return part, own
+    if config.critic_trunk == "shared" or config.lora is None:
+        return part, SharedCritic(policy)
+    beside = add_adapter(config.lora, policy.model, compute, frozen_layers, name="value")
+    return part, AdapterCritic(policy, beside)
+
+
+def _own_critic(
     config: TrainStage,
     policy: Policy,
     tokenizer: PreTrainedTokenizerBase,
     reward_model: RewardModel | None,
     compute: torch.dtype,
-) -> Critic:
-    if config.critic_trunk == "shared":
-        critic: Critic = SharedCritic(policy)
-    elif config.critic == "policy":
+) -> Critic | None:
+    if config.critic_trunk != "own":
+        return None
+    if config.critic == "policy":
         critic = Critic.from_policy(policy.model, compute)
     elif reward_model is None:
         raise ConfigError("critic is 'reward' but reward.model is not set: set critic to 'policy'")
@@ -256,11 +296,13 @@ def _critic(
     return critic.to(policy.model.device)
 
 
-def _learner(config: PPOConfig, policy: Policy, critic: Critic, context: StageContext) -> Learner:
+def _learner(
+    config: PPOConfig, policy: nn.Module, critic: Critic, context: StageContext
+) -> Learner:
     updates = config.epochs * math.ceil(config.rows_per_step / config.batch.minibatch)
     rounds = config.steps
     optimizers = {
-        "policy": Optimizer(policy.model, config.policy, (rounds - config.critic_warmup) * updates),
+        "policy": Optimizer(policy, config.policy, (rounds - config.critic_warmup) * updates),
         "value": Optimizer(critic, config.critic, rounds * updates),
     }
     return new_learner(context, optimizers, config.batch, generator(context))
@@ -320,7 +362,8 @@ class _Probe:
         sampling = Sampling(
             self.sampling.stop_tokens, self.sampling.max_tokens, self.sampling.temperature
         )
-        completions = self.engine.generate(self.prompts, sampling)
+        guard = FiniteGuard(self.context.evidence)
+        completions = sample(self.engine, self.prompts, sampling, guard)
         divergence = sequence_kl(self.reference, self.prompts, completions)
         for prompt, completion, kl in zip(self.prompts, completions, divergence, strict=True):
             self.rows.append(

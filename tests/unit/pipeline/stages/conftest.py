@@ -162,6 +162,8 @@ def tiny_recipe(tmp_path_factory, tiny_causal_lm, tiny_tokenizer) -> Recipe:
                 "critic_warmup": 2,
                 "policy": {"learning_rate": 1e-3},
                 "critic": {"learning_rate": 1e-2},
+                # Rings in every round.
+                "alarms": {"entropy_collapse_limit": 99.0},
             },
         },
     }

@@ -14,17 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from tutelage.config import CheckpointConfig
+from tutelage.config import CheckpointConfig, LoRAConfig
 from tutelage.errors import CheckpointError
-from tutelage.pipeline.checkpoints import (
-    CheckpointPlace,
-    Checkpoints,
-    StopRequested,
-    stage_checkpoints,
-)
+from tutelage.pipeline.checkpoints import CheckpointPlace, Checkpoints, StopRequested
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.fingerprint import describe_stage
 from tutelage.pipeline.references import References
+from tutelage.pipeline.unfinished import stage_checkpoints
 from tutelage.tracking.checkpoint import CheckpointStore
 from tutelage.tracking.metrics import MetricWriter
 from tutelage.tracking.progress import Progress, StageMessage, StageProgress
@@ -151,6 +147,14 @@ def test_stage_interrupted_at_every_step_ends_the_same(
 VARIANTS = {
     "shared trunk": {"critic": "policy", "critic_trunk": "shared"},
     "frozen blocks": {"critic": "policy", "critic_trunk": "shared", "ppo": {"frozen_layers": 1}},
+    "adapters": {"lora": {"rank": 2, "alpha": 4}},
+    "adapters, shared trunk": {"critic": "policy", "critic_trunk": "shared", "lora": {"rank": 2}},
+    "adapters for both over a frozen block": {
+        "critic": "policy",
+        "critic_trunk": "adapter",
+        "lora": {"rank": 2, "alpha": 4},
+        "ppo": {"frozen_layers": 1},
+    },
 }
 
 
@@ -171,7 +175,7 @@ def test_variant_of_ppo_that_was_interrupted_ends_as_one_that_was_not(
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """The base with the changes in it, section by section."""
-    inner = {k: merged(base[k], v) for k, v in changes.items() if isinstance(v, dict)}
+    inner = {k: merged(base[k] or {}, v) for k, v in changes.items() if isinstance(v, dict)}
     return {**base, **changes, **inner}
 
 
@@ -199,6 +203,7 @@ PARTS = {
         "kl_coefficient",
         "probes",
         "recent",
+        "alarms",
         "random",
     ],
 }
@@ -258,3 +263,80 @@ def test_data_that_became_less_is_refused(tiny_recipe, tmp_path):
         CheckpointError, match=r"state of batches .*made with 23 rows of data and there are 19"
     ):
         workshop.run(fewer)
+
+
+@pytest.fixture(scope="module")
+def with_lora(tiny_recipe):
+    """`with_lora(kind)`: the stage of that kind, training adapters."""
+
+    def of(kind: str):
+        return tiny_recipe.stages[kind].model_copy(update={"lora": LoRAConfig(rank=2, alpha=4)})
+
+    return of
+
+
+@pytest.mark.parametrize(("kind", "steps"), [("sft", [4]), ("reward", [2, 7])])
+def test_interrupted_stage_with_adapters_ends_as_one_that_was_not(
+    kind, steps, with_lora, outcome, tmp_path
+):
+    stage = with_lora(kind)
+    straight = Workshop(tmp_path / "straight")
+    expected = outcome(straight, stage)
+    assert "adapter/adapter_model.safetensors" in expected["files"]
+    for step in steps:
+        workshop = Workshop(tmp_path / str(step))
+        workshop.interrupt(stage, step)
+        assert outcome(workshop, stage) == expected
+
+
+def numbers(path: Path) -> int:
+    """How many numbers a file of tensors holds."""
+    from safetensors.torch import load_file
+
+    return sum(tensor.numel() for tensor in load_file(path).values())
+
+
+@pytest.mark.parametrize(("kind", "step"), [("sft", 1), ("reward", 1)])
+def test_checkpoint_with_adapters_holds_them_and_their_optimiser_alone(
+    kind, step, with_lora, tmp_path
+):
+    stage = with_lora(kind)
+    workshop = Workshop(tmp_path)
+    workshop.interrupt(stage, step)
+    saved = workshop.store(stage).newest(workshop.messages.append).path
+    folder, _ = workshop.run(stage)
+    trained = numbers(folder / "adapter" / "adapter_model.safetensors")
+    found = numbers(saved / "tensors.safetensors")
+    # Weights, AdamW's two moments and a step count for each of the 2 x 14 matrices (and the head);
+    # the states of four generators of 5056 or 16 bytes are the rest.
+    assert 3 * trained + 28 <= found <= 3 * trained + 29 + 4 * 5056
+    assert trained < numbers(folder / "model" / "model.safetensors") / 5
+
+
+@pytest.mark.parametrize("kind", ["sft", "reward", "train"])
+def test_another_base_is_another_stage(kind, with_lora, tmp_path):
+    stage = with_lora(kind)
+    other = tmp_path / "lm"
+    shutil.copytree(stage.model, other)
+    moved = stage.model_copy(update={"model": str(other)})
+    before = describe_stage(moved, SEED, References()).fingerprint
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(other / "model.safetensors")
+    tensors["model.norm.weight"][3] += 1e-6
+    save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
+    assert describe_stage(moved, SEED, References()).fingerprint != before
+
+
+def test_checkpoint_of_another_base_is_refused(with_lora, tiny_causal_lm, tiny_tokenizer, tmp_path):
+    """As with a model on a hub that was replaced: no fingerprint covers it."""
+    stage = with_lora("sft")
+    workshop = Workshop(tmp_path)
+    workshop.interrupt(stage, 4)
+    tiny_causal_lm(seed=1).save_pretrained(tmp_path / "other")
+    tiny_tokenizer.save_pretrained(tmp_path / "other")
+    changed = stage.model_copy(update={"model": str(tmp_path / "other")})
+    workshop.store(changed).folder.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(workshop.store(stage).folder, workshop.store(changed).folder)
+    with pytest.raises(CheckpointError, match=r"state of model .*trained on other weights"):
+        workshop.run(changed)
