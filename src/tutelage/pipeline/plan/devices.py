@@ -132,7 +132,8 @@ def present_device(threads: int | None = None, *, measure: bool = True) -> Devic
         used = torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
-    return Device(f"this CPU with {used} threads", "cpu", available_memory(), rates, measure)
+    many = "" if used == 1 else "s"
+    return Device(f"this CPU with {used} thread{many}", "cpu", available_memory(), rates, measure)
 
 
 def measured_rates(device: str, *, budget: float = 1.0) -> Rates:
