@@ -14,7 +14,7 @@ import pytest
 from tutelage.config import Recipe
 from tutelage.config.schema import stage_kinds
 
-STALL = 2.5
+STALL = 3.0
 
 HANGING_REWARD = """
 import time
@@ -78,6 +78,7 @@ from tutelage.pipeline.registry import STAGES, Registry
 
 # Imports would take longer than a stage may be silent here.
 stages = [module for kind, module in STAGES.modules.items() if kind != "evaluate"]
+stages += ["tutelage.rewards", "tutelage.data.loaders", "tutelage.evaluation.compare"]
 registry = Registry(STAGES.modules, (*STAGES.preload, *stages))
 root, told = Path(sys.argv[2]), {}
 for row in json.loads(Path(sys.argv[1]).read_text()):
