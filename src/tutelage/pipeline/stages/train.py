@@ -39,6 +39,9 @@ from tutelage.trainers.ppo import PPOStep, ppo
 
 __all__ = ["run"]
 
+_RECENT = 100
+"""Rounds at most whose mean sums the stage up: they are in memory and in every checkpoint."""
+
 
 def run(config: TrainStage, context: StageContext) -> dict[str, float]:
     """Trains for the configured rounds and saves policy and critic."""
@@ -114,7 +117,7 @@ def _consume(
     probe: "_Probe | None",
     recent: list[dict[str, float]],
 ) -> None:
-    """Logs every round, and keeps the metrics of the last tenth of them in `recent`."""
+    """Logs every round; `recent` keeps the metrics of the last tenth of them, 100 at most."""
     speed = Speed()
     total = config.ppo.steps
     with SampleWriter(context.folder / "samples.jsonl", per_step=config.log_samples) as samples:
@@ -129,7 +132,7 @@ def _consume(
             context.progress.step(done, total, metrics)
             _log_samples(samples, step)
             recent.append(metrics)
-            del recent[: -max(1, total // 10)]
+            del recent[: -max(1, min(total // 10, _RECENT))]
             if probe is not None and probe.due(done, total):
                 probe.take(done)
             context.checkpoints.boundary(done)

@@ -6,6 +6,7 @@ does not answer.
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -121,9 +122,10 @@ def test_stage_that_hangs_is_named_and_shown(hanging, tmp_path):
     assert told.keys() == PLACES.keys()
     for kind, place in PLACES.items():
         assert told[kind].startswith(f"stage {kind} made no progress for {STALL:.1f} s, it ")
-        # Eight completions a round: the third round does not come to its end.
-        step = "last reported step 2" if kind == "train" else "has not reported any step"
-        assert step in told[kind]
+        # Eight completions a round: the third does not come to its end. Steps that follow each
+        # other within a fifth of a second are not all reported.
+        step = "last reported step [12];" if kind == "train" else "has not reported any step;"
+        assert re.search(step, told[kind])
         stacks = (runs / kind / "logs" / f"{kind}.txt").read_text()
         assert f"stages/{kind}.py" in stacks, kind
         assert place in stacks, kind
