@@ -59,6 +59,9 @@ from tutelage.trainers.ppo import PPOStep, ppo
 
 __all__ = ["run"]
 
+_RECENT = 100
+"""Rounds at most whose mean sums the stage up: they are in memory and in every checkpoint."""
+
 
 def run(config: TrainStage, context: StageContext) -> dict[str, float]:
     """Trains for the configured rounds and saves policy and critic."""
@@ -164,7 +167,7 @@ def _consume(
     recent: list[dict[str, float]],
     alarms: Alarms,
 ) -> None:
-    """Logs every round, and keeps the metrics of the last tenth of them in `recent`.
+    """Logs every round; `recent` keeps the metrics of the last tenth of them, 100 at most.
 
     Raises:
         TrainingError: an alarm rang that is to stop the stage; it is saved.
@@ -184,7 +187,7 @@ def _consume(
             context.progress.step(done, total, metrics)
             _log_samples(samples, step)
             recent.append(metrics)
-            del recent[: -max(1, total // 10)]
+            del recent[: -max(1, min(total // 10, _RECENT))]
             if alarms.stopping:
                 context.checkpoints.save(done)
                 raise alarms.stop(step.index)
