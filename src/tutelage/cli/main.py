@@ -13,6 +13,7 @@ from typing import Any
 
 from cyclopts import App, CycloptsError
 
+from tutelage.cli.plan import plan
 from tutelage.cli.run import resume, run
 from tutelage.cli.stages import STAGE_COMMANDS, stage_command
 from tutelage.cli.tools import config, report, validate
@@ -27,7 +28,8 @@ reward model, PPO, evaluation, report.
 """
 
 _EPILOGUE = """\
-Exit codes: 0 success; 1 failure; 2 wrong input, option or recipe; 3 training cannot go on (the
+Exit codes: 0 success; 1 failure; 2 wrong input, option or recipe, or
+one that does not fit into memory; 3 training cannot go on (the
 message is the diagnosis); 4 a saved stage or run folder is damaged, locked or cannot be written;
 5 a stage made no progress for too long; 124 time limit; 130 Ctrl-C; 143 SIGTERM. TUTELAGE_DEBUG=1
 shows tracebacks.
@@ -92,6 +94,7 @@ def build_app() -> App:
     commands: dict[str, Callable[..., Any]] = {
         "run": run,
         "resume": resume,
+        "plan": plan,
         **{kind: stage_command(section) for kind, section in STAGE_COMMANDS.items()},
         "report": report,
         "validate": validate,

@@ -34,6 +34,9 @@ _OPTIONS = (
     "seed",
     "threads",
     "parallel",
+    "device",
+    "gpus",
+    "json",
     "help",
 )
 

@@ -1,6 +1,6 @@
 """A recipe: the stages of a run, in order, and the files the user supplies."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, StringConstraints, model_validator
 
@@ -57,6 +57,8 @@ class Recipe(Section):
     """Stages that may run side by side; unset takes the cores."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """When running stages save themselves."""
+    memory_check: Literal["refuse", "warn", "off"] = "refuse"
+    """What happens to a run whose predicted peak exceeds the available memory; see docs/plan.md."""
     stall_timeout: NonNegativeFloat = 1800.0
     """Seconds without any report after which a stage counts as stuck: its stacks are written to its
     log and the run ends. Must exceed a stage's longest step. 0 waits for ever."""

@@ -26,6 +26,7 @@ from tutelage.pipeline.graph import (
     stage_threads,
 )
 from tutelage.pipeline.interrupts import Interrupts
+from tutelage.pipeline.plan.check import check_memory, check_memory_of_stage, to_be_run
 from tutelage.pipeline.references import References
 from tutelage.pipeline.registry import STAGES, Registry
 from tutelage.pipeline.unfinished import has_checkpoints
@@ -80,8 +81,8 @@ def run_recipe(
         registry: The stage functions.
 
     Raises:
-        ConfigError: an input is not given, a name is no stage, or an unfinished stage has saved
-            itself with other settings.
+        ConfigError: an input is not given, a name is no stage, an unfinished stage has saved
+            itself with other settings, or the run does not fit into memory.
         DataError: a file that is read does not exist, or a stage refused its data.
         MissingExtraError: what a stage or a tracker needs is not installed.
         CheckpointError: another run uses the folder, a finished stage is damaged, or the
@@ -99,6 +100,10 @@ def run_recipe(
     references = _references(recipe, run_folder)
     check_trackers(recipe.trackers)
     console = open_console(quiet=not display)
+    wanted = needed_stages(recipe, only or tuple(recipe.stages))
+    check_memory(
+        recipe, references, to_be_run(recipe, references, wanted, force), console, registry
+    )
     place = Workplace(
         run_folder,
         run_folder / "logs",
@@ -156,6 +161,7 @@ def run_stage(
     hidden = output.with_name(f".{output.name}.partial")
     logs, errors = (output.with_name(f"{output.name}.{name}") for name in ("logs", "errors"))
     place = Workplace(hidden, logs, errors, references, console, registry)
+    check_memory_of_stage(stage, references, console, registry)
     with RunLock(hidden), Interrupts() as interrupts:
         try:
             cores = available_cores()

@@ -49,6 +49,7 @@ __all__ = [
     "run_task",
     "start_server",
     "start_worker",
+    "without_main",
 ]
 
 _F_SETSIG = 10
@@ -116,7 +117,7 @@ def start_server(preload: Sequence[str]) -> ForkServerContext:
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*preload, __name__])
-    with _ignoring_interrupts(), _without_main(), _environment():
+    with _ignoring_interrupts(), without_main(), _environment():
         forkserver.ensure_running()
     return context
 
@@ -125,7 +126,7 @@ def start_worker(context: ForkServerContext, task: Task) -> tuple[ForkServerProc
     """Starts a child; events and the outcome arrive on the connection."""
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=run_task, args=(task, sender), name=task.name)
-    with _without_main():
+    with without_main():
         process.start()
     sender.close()
     return process, receiver
@@ -305,7 +306,8 @@ def _environment() -> Iterator[None]:
 
 
 @contextmanager
-def _without_main() -> Iterator[None]:
+def without_main() -> Iterator[None]:
+    """Children started within the block do not import the caller's main module."""
     # multiprocessing imports the caller's main module again in every child, to find what is
     # defined there. Nothing of ours is, and a script without a main guard would start anew.
     main = sys.modules["__main__"]

@@ -1,0 +1,87 @@
+"""What a plan is made of: models, phases, operations.
+
+peak of a stage = its process + its models for its whole life + the largest of its phases
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["ModelBytes", "Phase", "StagePlan", "Work"]
+
+
+@dataclass(frozen=True)
+class ModelBytes:
+    """A model in memory. Gradients come and go: they belong to the phase of the updates."""
+
+    role: str
+    source: str
+    """Stage, folder or hub name whose weights it has."""
+    parameters: int
+    """Weights that it does not share with a model listed before it."""
+    weights: int
+    gradients: int = 0
+    optimiser: int = 0
+    decoder: int = 0
+    """Copies that its completions are decoded from."""
+
+    @property
+    def kept(self) -> int:
+        """Bytes from the stage's beginning to its end."""
+        return self.weights + self.optimiser + self.decoder
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Something a stage does, with the bytes that exist only meanwhile."""
+
+    name: str
+    parts: Mapping[str, int]
+
+    @property
+    def bytes(self) -> int:
+        """All parts together."""
+        return sum(self.parts.values())
+
+
+@dataclass(frozen=True)
+class Work:
+    """Operations and bytes moved; whichever takes longer decides."""
+
+    flops: float
+    bytes: float = 0.0
+    compute: str = "float32"
+    """Format of the products."""
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What one stage needs."""
+
+    name: str
+    kind: str
+    models: tuple[ModelBytes, ...]
+    phases: tuple[Phase, ...]
+    unit: str
+    """What is done again and again: an update, a batch of completions."""
+    work: tuple[Work, ...]
+    """Of one unit."""
+    units: int | None = None
+    """How many; None where that depends on the data."""
+    process: int = 0
+    """Bytes of a process that has imported everything and loaded nothing."""
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def kept(self) -> int:
+        """Bytes of the models."""
+        return sum(model.kept for model in self.models)
+
+    @property
+    def largest(self) -> Phase:
+        """The phase that needs the most."""
+        return max(self.phases, key=lambda phase: phase.bytes)
+
+    @property
+    def peak(self) -> int:
+        """Highest bytes at any time."""
+        return self.process + self.kept + self.largest.bytes

@@ -1,0 +1,243 @@
+"""The plan of a recipe: each of its stages, and which of them run at the same time."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tutelage.config import (
+    EvaluateStage,
+    PretrainStage,
+    Recipe,
+    RewardStage,
+    SampleStage,
+    SFTStage,
+    Stage,
+    TrainStage,
+    referenced_name,
+)
+from tutelage.errors import ConfigError
+from tutelage.pipeline.graph import needed_stages
+from tutelage.pipeline.plan.parts import StagePlan
+from tutelage.pipeline.plan.reinforcement import plan_train
+from tutelage.pipeline.plan.sampling import plan_evaluate, plan_sample
+from tutelage.pipeline.plan.sizes import ModelSize, count_model, size_of_shape
+from tutelage.pipeline.plan.training import plan_pretrain, plan_reward, plan_sft
+from tutelage.pipeline.references import MODEL, References
+
+__all__ = [
+    "ALONE",
+    "MODEL_KINDS",
+    "RecipePlan",
+    "model_sizes",
+    "per_device",
+    "plan_recipe",
+    "recipe_references",
+    "side_by_side",
+]
+
+MODEL_KINDS = frozenset({"pretrain", "sft", "sample", "reward", "train", "evaluate"})
+"""Kinds of stages that load a model."""
+
+ALONE = "this stage"
+"""Name of a stage that is run by itself: no reference can be taken for it."""
+
+
+@dataclass(frozen=True)
+class RecipePlan:
+    """What the stages of a recipe need, alone and together."""
+
+    stages: tuple[StagePlan, ...]
+    together: tuple[str, ...]
+    """Stages that may run at the same time and need the most then."""
+
+    @property
+    def peak(self) -> int:
+        """Highest bytes at any time of the run."""
+        return sum(stage.peak for stage in self.stages if stage.name in self.together)
+
+
+def recipe_references(recipe: Recipe) -> References:
+    """The references of a recipe that is not run: to its inputs, but to no stage's files."""
+    given = {name: value for name, value in recipe.inputs.items() if value is not None}
+    return References(
+        {},
+        {n: tuple(map(Path, [v] if isinstance(v, str) else v)) for n, v in given.items()},
+    )
+
+
+def model_sizes(
+    recipe: Recipe, references: References, names: Iterable[str]
+) -> dict[str, ModelSize]:
+    """The size of every model that the named stages refer to, by its reference.
+
+    Raises:
+        ConfigError: a reference leads to no model.
+        DataError: it names nothing that exists.
+        ModelError: the configuration of a model cannot be read.
+    """
+    found: dict[str, ModelSize] = {}
+    counted: dict[str, ModelSize] = {}
+    for name in names:
+        for reference in _model_references(recipe.stages[name]):
+            if reference not in found:
+                found[reference] = _size_of(recipe, references, reference, counted)
+    return found
+
+
+def _model_references(stage: Stage) -> tuple[str, ...]:
+    match stage:
+        case SFTStage() | SampleStage() | RewardStage():
+            return (stage.model,)
+        case TrainStage():
+            return (stage.model, *stage.reward.references())
+        case EvaluateStage():
+            others = (stage.reward, stage.judge)
+            return (*stage.models.values(), *(model for model in others if model is not None))
+    return ()
+
+
+def _size_of(
+    recipe: Recipe, references: References, reference: str, counted: dict[str, ModelSize]
+) -> ModelSize:
+    """Follows a reference from stage to stage to where the shape of its model is known."""
+    while (first := referenced_name(reference)) in recipe.stages:
+        stage = recipe.stages[first]
+        if isinstance(stage, PretrainStage):
+            return size_of_shape(first, stage.model)
+        if not isinstance(stage, SFTStage | RewardStage | TrainStage):
+            raise ConfigError(
+                f"{reference!r} is to be a model, but stage {first} is of kind {stage.kind}, "
+                "which makes none"
+            )
+        reference = stage.model
+    rest = reference.partition("/")[2]
+    if first == "inputs" and rest in recipe.inputs and recipe.inputs[rest] is None:
+        raise ConfigError(f"the size of {reference} is not known: add --inputs.{rest} FOLDER")
+    source = str(references.resolve(reference, MODEL))
+    if source not in counted:
+        counted[source] = count_model(source)
+    return counted[source]
+
+
+def plan_recipe(
+    recipe: Recipe,
+    sizes: Mapping[str, ModelSize],
+    names: Sequence[str],
+    *,
+    parallel: int,
+    kind: str,
+    process: int,
+) -> RecipePlan:
+    """Plans the named stages.
+
+    Args:
+        recipe: whose stages they are.
+        sizes: from `model_sizes`.
+        names: stages that will run; those without models need nothing.
+        parallel: stages that may run side by side.
+        kind: of the device: cpu or cuda.
+        process: bytes of a stage's process without its models.
+    """
+    plans = []
+    for name in names:
+        plan = _plan_stage(name, recipe.stages[name], sizes, kind)
+        if plan is not None:
+            plans.append(replace(plan, process=process))
+    peaks = {plan.name: plan.peak for plan in plans}
+    return RecipePlan(tuple(plans), side_by_side(recipe, peaks, parallel))
+
+
+def _plan_stage(
+    name: str, stage: Stage, sizes: Mapping[str, ModelSize], kind: str
+) -> StagePlan | None:
+    match stage:
+        case PretrainStage():
+            return plan_pretrain(name, stage, size_of_shape(name, stage.model), kind)
+        case SFTStage():
+            return plan_sft(name, stage, sizes[stage.model], kind)
+        case SampleStage():
+            return plan_sample(name, stage, sizes[stage.model])
+        case RewardStage():
+            return plan_reward(name, stage, sizes[stage.model], kind)
+        case TrainStage():
+            reward = None if stage.reward.model is None else sizes[stage.reward.model]
+            return plan_train(name, stage, sizes[stage.model], reward, kind)
+        case EvaluateStage():
+            return _plan_evaluation(name, stage, sizes)
+    return None
+
+
+def _plan_evaluation(name: str, stage: EvaluateStage, sizes: Mapping[str, ModelSize]) -> StagePlan:
+    if stage.baseline not in stage.models:
+        raise ConfigError(
+            f"stages.{name}.baseline is {stage.baseline!r}, expected one of models: "
+            f"{sorted(stage.models)}"
+        )
+    return plan_evaluate(
+        name,
+        stage,
+        {label: sizes[reference] for label, reference in stage.models.items()},
+        None if stage.reward is None else sizes[stage.reward],
+        None if stage.judge is None else sizes[stage.judge],
+    )
+
+
+def side_by_side(recipe: Recipe, peaks: Mapping[str, int], parallel: int) -> tuple[str, ...]:
+    """The stages, none of which needs another, that need the most together.
+
+    Args:
+        recipe: says who reads whom.
+        peaks: bytes of each stage.
+        parallel: most stages at a time.
+    """
+    before = {name: set(needed_stages(recipe, [name])) for name in peaks}
+    order = sorted(peaks, key=lambda name: -peaks[name])
+    best: tuple[int, tuple[str, ...]] = (0, ())
+
+    def extend(chosen: tuple[str, ...], total: int, rest: Sequence[str]) -> None:
+        nonlocal best
+        if total > best[0]:
+            best = (total, chosen)
+        for i, name in enumerate(rest):
+            room = parallel - len(chosen)
+            # Not even the largest of those that are left could make it more.
+            if total + sum(peaks[other] for other in rest[i : i + room]) <= best[0]:
+                return
+            free = [
+                other
+                for other in rest[i + 1 :]
+                if other not in before[name] and name not in before[other]
+            ]
+            extend((*chosen, name), total + peaks[name], free)
+
+    extend((), 0, order)
+    return tuple(name for name in recipe.stages if name in best[1])
+
+
+def per_device(recipe: Recipe, gpus: int) -> Recipe:
+    """The share of one of several devices, each with a replica and its part of the rows."""
+
+    def share(rows: int) -> int:
+        return -(-rows // gpus)
+
+    stages: dict[str, Stage] = {}
+    for name, stage in recipe.stages.items():
+        match stage:
+            case PretrainStage():
+                changed: Stage = stage.model_copy(update={"rows": share(stage.rows)})
+            case SFTStage() | RewardStage():
+                rows = share(stage.batch.minibatch)
+                batch = stage.batch.model_copy(update={"minibatch": rows})
+                changed = stage.model_copy(update={"batch": batch})
+            case TrainStage():
+                rows = share(stage.ppo.batch.minibatch)
+                batch = stage.ppo.batch.model_copy(update={"minibatch": rows})
+                prompts = share(stage.ppo.prompts_per_step)
+                ppo = stage.ppo.model_copy(update={"batch": batch, "prompts_per_step": prompts})
+                changed = stage.model_copy(update={"ppo": ppo})
+            case SampleStage() | EvaluateStage() if stage.limit is not None:
+                changed = stage.model_copy(update={"limit": share(stage.limit)})
+            case _:
+                changed = stage
+        stages[name] = changed
+    return recipe.model_copy(update={"stages": stages})

@@ -1,0 +1,218 @@
+"""The train stage: several models at once, in four phases that follow each other.
+
+policy, reference, critic, reward model, optimisers ──── all the time
+cache of keys and values ────────── rollout
+passes without gradients ────────── scoring
+gradients, activations, logits ──── update
+"""
+
+from tutelage.config import PPOConfig, TrainStage
+from tutelage.pipeline.plan.memory import (
+    FLOAT,
+    OPTIMIZER_STATE,
+    Pass,
+    decoder_copy,
+    format_bytes,
+    passing_activations,
+    reading_logits,
+    rollout,
+)
+from tutelage.pipeline.plan.parts import ModelBytes, Phase, StagePlan, Work
+from tutelage.pipeline.plan.sizes import ModelSize
+from tutelage.pipeline.plan.training import (
+    MicroBatches,
+    Trained,
+    model_bytes,
+    trained_part,
+    update_phase,
+)
+from tutelage.pipeline.plan.work import (
+    decoding_work,
+    optimizer_work,
+    scoring_work,
+    training_work,
+)
+
+__all__ = ["plan_train"]
+
+_SCORED_TOKENS = 16_384
+"""Tokens in one pass of a reward model."""
+_PROBE_ROWS = 64
+"""Rows in one pass of `sequence_kl`."""
+_LOSS_COPIES = 6.25
+"""Logits' size: logits, softmax, and four tensors and a mask of the entropy."""
+_ANCHOR_COPIES = 6.0
+"""The same of each KL to another policy: its logits, two softmaxes and what they form."""
+
+
+class _Sizes:
+    """The lengths and counts that everything else follows from."""
+
+    def __init__(self, config: TrainStage, size: ModelSize) -> None:
+        ppo = config.ppo
+        self.answer = min(ppo.sampling.max_tokens, size.context - 1)
+        self.prompt = max(1, min(config.max_prompt_tokens, size.context - self.answer))
+        self.length = self.prompt + self.answer
+        self.prompts, self.rows = ppo.prompts_per_step, ppo.rows_per_step
+        if config.limit is not None:
+            self.prompts = min(self.prompts, max(1, config.limit))
+        self.cut = MicroBatches.of(ppo.batch, min(ppo.batch.minibatch, self.rows), self.length)
+        self.answers = self.cut.rows * self.answer
+        self.frozen = min(ppo.frozen_layers, size.layers)
+
+
+def plan_train(
+    name: str, config: TrainStage, size: ModelSize, reward: ModelSize | None, device: str
+) -> StagePlan:
+    """A policy against a reward.
+
+    Args:
+        name: of the stage.
+        config: of the stage.
+        size: of the policy.
+        reward: of the reward model; None where functions alone reward.
+        device: cpu or cuda.
+    """
+    ppo, at = config.ppo, _Sizes(config, size)
+    compute = ppo.precision.compute
+    lora = config.lora
+    trained = trained_part(size, size.parameters, lora, compute, frozen=at.frozen)
+    policy = model_bytes("policy", size, size.parameters, trained, ppo.policy)
+    decoders = 1 if config.probes is None else 2
+    policy = ModelBytes(**{**vars(policy), "decoder": decoders * decoder_copy(size, compute)})
+    critic, critic_pass = _critic(config, size, reward, at)
+    models = [policy, *_references(config, size, trained), critic]
+    if reward is not None:
+        total = reward.backbone + reward.hidden
+        models.append(ModelBytes("reward model", reward.source, total, FLOAT * total))
+    gradients = policy.gradients + critic.gradients
+    blocks = size.layers - at.frozen
+    checkpointing = ppo.batch.gradient_checkpointing
+    own = Pass(size, at.cut.tokens, compute, blocks, checkpointing)
+    logits = _logits(ppo, size, at)
+    update = update_phase(
+        (own,) if critic_pass is None else (own, critic_pass), gradients, logits, at.cut, device
+    )
+    states = _lower_states(size, at)
+    phases = [
+        _rollout(config, size, at),
+        _scoring(ppo, size, reward, at, states),
+        Phase(update.name, {**update.parts, **states}),
+    ]
+    if lora is not None:
+        phases.append(Phase("merging", {"merged weights": FLOAT * size.linear}))
+    return StagePlan(
+        name=name,
+        kind=config.kind,
+        models=tuple(models),
+        phases=tuple(phases),
+        unit="round",
+        units=ppo.steps,
+        work=_work(config, size, reward, at, trained, critic),
+    )
+
+
+def _references(config: TrainStage, size: ModelSize, trained: Trained) -> list[ModelBytes]:
+    """What holds the policy; with adapters, its own weights do so without a copy."""
+    adapted = config.lora is not None
+    copied = 0 if adapted else trained.weights
+    found = [ModelBytes("reference", size.source, copied, FLOAT * copied)]
+    if config.ppo.kl.old_policy_coefficient:
+        found.append(
+            ModelBytes("old policy", size.source, trained.weights, FLOAT * trained.weights)
+        )
+    return found
+
+
+def _critic(
+    config: TrainStage, size: ModelSize, reward: ModelSize | None, at: _Sizes
+) -> tuple[ModelBytes, Pass | None]:
+    """The critic, and the pass of its own that it needs, if any."""
+    ppo, compute = config.ppo, config.ppo.precision.compute
+    start = reward if config.critic == "reward" and reward is not None else size
+    trunk = config.critic_trunk
+    checkpointing = ppo.batch.gradient_checkpointing
+    own = Pass(start, at.cut.tokens, compute, checkpointing=checkpointing)
+    if trunk == "own":
+        total = start.backbone + start.hidden + 1
+        trained = Trained(total, FLOAT * total)
+        return model_bytes("critic", start, total, trained, ppo.critic), own
+    count = size.hidden + 1
+    if trunk == "adapter":
+        lora = config.lora
+        count += trained_part(size, 0, lora, compute).weights
+    state = OPTIMIZER_STATE[ppo.critic.algorithm] * count
+    model = ModelBytes("critic", size.source, count, FLOAT * count, FLOAT * count, state)
+    return model, own if trunk == "adapter" else None
+
+
+def _logits(ppo: PPOConfig, size: ModelSize, at: _Sizes) -> int:
+    anchors = (ppo.kl.loss_coefficient > 0) + (ppo.kl.old_policy_coefficient > 0)
+    copies = _LOSS_COPIES + _ANCHOR_COPIES * anchors
+    head_tokens = ppo.batch.head_tokens
+    return reading_logits(size, at.answers, head_tokens, copies)
+
+
+def _lower_states(size: ModelSize, at: _Sizes) -> dict[str, int]:
+    if not at.frozen:
+        return {}
+    return {"states of frozen blocks": FLOAT * at.rows * at.length * size.hidden}
+
+
+def _rollout(config: TrainStage, size: ModelSize, at: _Sizes) -> Phase:
+    sampling = config.ppo.sampling
+    together = min(sampling.batch_size, at.rows)
+    prompts = min(at.prompts, max(1, together // sampling.samples_per_prompt))
+    cache, beside = rollout(
+        size, prompts, together, at.prompt, at.answer, config.ppo.precision.compute
+    )
+    return Phase("rollout", {"KV cache": cache, "activations": beside})
+
+
+def _scoring(
+    ppo: PPOConfig, size: ModelSize, reward: ModelSize | None, at: _Sizes, states: dict[str, int]
+) -> Phase:
+    passes = [passing_activations(size, at.cut.tokens)]
+    if reward is not None:
+        passes.append(passing_activations(reward, min(_SCORED_TOKENS, at.rows * at.length)))
+    head_tokens = ppo.batch.head_tokens
+    logits = reading_logits(size, at.answers, head_tokens, 2.0)
+    return Phase("scoring", {"activations": max(passes), "logits": logits, **states})
+
+
+def _work(
+    config: TrainStage,
+    size: ModelSize,
+    reward: ModelSize | None,
+    at: _Sizes,
+    trained: Trained,
+    critic: ModelBytes,
+) -> tuple[Work, ...]:
+    """Of one round."""
+    ppo, compute = config.ppo, config.ppo.precision.compute
+    own_critic = config.critic_trunk != "shared"
+    share = 1.0 - at.frozen / max(1, size.layers)
+    checkpointing = ppo.batch.gradient_checkpointing
+    steps = ppo.epochs * -(-at.rows // ppo.batch.minibatch)
+    packing = Work(0.0, 2.0 * (FLOAT + format_bytes(compute)) * (size.linear + size.head))
+    work = [
+        packing,
+        *decoding_work(
+            size, at.prompts, at.rows, at.prompt, at.answer, ppo.sampling.batch_size, compute
+        ),
+        scoring_work(size, at.rows, at.length, at.answer, compute),
+        scoring_work(size, at.rows, at.length, at.answer, compute),
+    ]
+    if reward is not None:
+        work.append(scoring_work(reward, at.rows, at.length, 0, compute))
+    rows = ppo.epochs * at.rows
+    work += training_work(
+        size, rows, at.length, at.answer, compute, trained.weights, checkpointing, share
+    )
+    if own_critic:
+        work.append(scoring_work(size, at.rows, at.length, 0, compute))
+        work += training_work(size, rows, at.length, 0, compute, critic.parameters, checkpointing)
+    for weights in (trained.weights, critic.gradients // FLOAT):
+        step = optimizer_work(weights)
+        work.append(Work(steps * step.flops, steps * step.bytes))
+    return tuple(work)

@@ -1,0 +1,246 @@
+import itertools
+import random
+from pathlib import Path
+
+import pytest
+
+from tutelage.config import Recipe, load_recipe
+from tutelage.errors import ConfigError, DataError, ModelError
+from tutelage.pipeline.plan.devices import Device
+from tutelage.pipeline.plan.recipe import (
+    model_sizes,
+    per_device,
+    recipe_references,
+    side_by_side,
+)
+from tutelage.pipeline.plan.verdict import judge
+
+ROOT = Path(__file__).resolve().parents[4]
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+GIB = 1 << 30
+
+
+def judged(recipe, memory=8 * GIB, **options):
+    device = Device("cpu", "cpu", memory, None)
+    return judge(recipe, recipe_references(recipe), tuple(recipe.stages), device, **options)
+
+
+def stage_of(recipe, name):
+    return next(stage for stage in judged(recipe).plan.stages if stage.name == name)
+
+
+def roles(stage) -> dict:
+    return {model.role: model for model in stage.models}
+
+
+TRAIN = {"prompts": "prompts.jsonl", "reward": {}, "ppo": {"batch": {"minibatch": 8}}}
+
+
+@pytest.fixture
+def ppo(config_only, recipe_of):
+    """A PPO recipe of a small untied Llama: `ppo(critic_trunk="shared")`."""
+    folder = config_only()
+
+    def build(ppo=(), **settings):
+        merged = {**TRAIN["ppo"], **dict(ppo)}
+        return recipe_of(train={**TRAIN, "model": folder, **settings, "ppo": merged})
+
+    return build
+
+
+# Shipped recipes
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_shipped_recipe_fits_a_small_laptop(path):
+    recipe = load_recipe(path, ["--threads", "4", "--parallel", "2"])
+    verdict = judged(recipe, 8 * GIB)
+    assert verdict.fits
+    planned = {stage.name for stage in verdict.plan.stages}
+    kinds = {"pretrain", "sft", "sample", "reward", "train", "evaluate"}
+    assert planned == {n for n, stage in recipe.stages.items() if stage.kind in kinds}
+
+
+def test_inputs_that_are_no_models_need_not_be_given():
+    recipe = load_recipe(ROOT / "recipes" / "hh.yaml")
+    assert recipe.inputs["preferences"] is None
+    assert judged(recipe).plan.peak > 0
+
+
+# References
+
+
+def test_model_is_followed_to_the_stage_that_makes_it():
+    recipe = load_recipe(ROOT / "recipes" / "quickstart.yaml")
+    sizes = model_sizes(recipe, recipe_references(recipe), ["guarded"])
+    assert {size.source for size in sizes.values()} == {"base"}
+    assert set(sizes) == {"sft", "reward_hybrid"}
+
+
+def test_folder_is_counted_once_for_all_stages(config_only, recipe_of):
+    folder = config_only()
+    recipe = recipe_of(
+        sft={"model": folder, "data": ["d"]}, sample={"model": "sft", "prompts": "p"}
+    )
+    sizes = model_sizes(recipe, recipe_references(recipe), ["sft", "sample"])
+    assert sizes["sft"] is not None
+    assert sizes["sft"] == sizes[folder]
+
+
+def test_model_among_the_inputs_must_be_given():
+    stage = {"kind": "sft", "model": "inputs/base", "data": ["d"]}
+    recipe = Recipe.model_validate({"name": "x", "inputs": {"base": None}, "stages": {"a": stage}})
+    with pytest.raises(ConfigError, match=r"not known: add --inputs\.base FOLDER"):
+        judged(recipe)
+
+
+def test_stage_that_makes_no_model_is_named():
+    stages = {
+        "world": {"kind": "helpdesk"},
+        "a": {"kind": "sft", "model": "world", "data": ["d"]},
+    }
+    recipe = Recipe.model_validate({"name": "x", "stages": stages})
+    with pytest.raises(ConfigError, match="stage world is of kind helpdesk, which makes none"):
+        judged(recipe)
+
+
+def test_unknown_model_is_refused(recipe_of, tmp_path):
+    with pytest.raises(ModelError, match="the size of org/unknown is not known"):
+        judged(recipe_of(sft={"model": "org/unknown", "data": ["d"]}))
+    with pytest.raises(DataError, match="does not exist"):
+        judged(recipe_of(sft={"model": str(tmp_path / "no" / "such"), "data": ["d"]}))
+
+
+# What a stage keeps
+
+
+def test_ppo_keeps_four_models_and_two_optimisers(ppo):
+    # 3 x (2 x 64 x 64 + 2 x 64 x 32 + 3 x 64 x 160 + 2 x 64) + 64 below the head, by hand.
+    backbone = 3 * (8192 + 4096 + 30720 + 128) + 64 + 1000 * 64
+    stage = stage_of(ppo(), "train")
+    models = roles(stage)
+    assert models["policy"].weights == 4 * (backbone + 64_000)
+    assert models["policy"].optimiser == 8 * (backbone + 64_000)
+    assert models["policy"].decoder == 4 * (3 * (8192 + 4096 + 30720) + 64_000)
+    assert models["reference"].kept == 4 * (backbone + 64_000)
+    assert models["critic"].gradients == 4 * (backbone + 65)
+    assert "reward model" not in models
+
+
+def test_reward_model_is_one_more(ppo, config_only):
+    models = roles(stage_of(ppo(reward={"model": config_only(hidden_size=32)}), "train"))
+    assert models["reward model"].optimiser == 0
+    assert models["reward model"].weights < models["reference"].weights
+
+
+def test_shared_trunk_leaves_the_critic_a_head(ppo):
+    own, shared = stage_of(ppo(), "train"), stage_of(ppo(critic_trunk="shared"), "train")
+    assert roles(shared)["critic"].parameters == 65
+    assert shared.kept < own.kept
+    assert shared.largest.bytes <= own.largest.bytes
+
+
+def test_frozen_blocks_are_shared_with_the_reference(ppo):
+    models = roles(stage_of(ppo({"frozen_layers": 2}), "train"))
+    block = 8192 + 4096 + 30720
+    assert models["reference"].parameters == pytest.approx(block + 64_000, rel=0.01)
+    assert models["policy"].gradients == models["reference"].weights
+
+
+@pytest.mark.parametrize(("algorithm", "bytes_each"), [("adamw8bit", 2), ("adafactor", 0)])
+def test_optimiser_is_that_of_the_recipe(ppo, algorithm, bytes_each):
+    models = roles(stage_of(ppo({"policy": {"algorithm": algorithm}}), "train"))
+    assert models["policy"].optimiser == bytes_each * models["policy"].parameters
+    assert models["critic"].optimiser == 8 * models["critic"].parameters
+
+
+def test_probes_decode_from_a_copy_of_their_own(ppo):
+    without, with_probes = stage_of(ppo(), "train"), stage_of(ppo(probes="p.jsonl"), "train")
+    assert roles(with_probes)["policy"].decoder == 2 * roles(without)["policy"].decoder
+
+
+def phase(stage, name: str) -> int:
+    return next(phase.bytes for phase in stage.phases if phase.name == name)
+
+
+def test_smaller_batches_need_less(ppo):
+    batch = {"minibatch": 8, "microbatch_tokens": 4096, "head_tokens": 64}
+    smaller = {**batch, "microbatch_tokens": 512}
+    again = {**batch, "gradient_checkpointing": True}
+    chunked = {**batch, "head_tokens": 16}
+    whole = phase(stage_of(ppo({"batch": batch}), "train"), "update")
+    for changed in (smaller, again, chunked):
+        assert phase(stage_of(ppo({"batch": changed}), "train"), "update") < whole
+
+
+def test_cache_grows_with_the_rows_that_are_decoded(ppo):
+    few = {"sampling": {"batch_size": 8}}
+    assert phase(stage_of(ppo(few), "train"), "rollout") < phase(
+        stage_of(ppo(), "train"), "rollout"
+    )
+
+
+def test_sequences_are_no_longer_than_the_model_reads(config_only, recipe_of):
+    short = recipe_of(sft={"model": config_only(), "data": ["d"], "max_length": 256})
+    longer = recipe_of(sft={"model": config_only(), "data": ["d"], "max_length": 4096})
+    assert stage_of(short, "sft").peak == stage_of(longer, "sft").peak
+
+
+def test_number_of_updates_is_known_where_the_recipe_tells(config_only, recipe_of, ppo):
+    data = {"model": config_only(), "data": ["d"], "batch": {"minibatch": 10}}
+    assert stage_of(ppo({"steps": 7}), "train").units == 7
+    assert stage_of(recipe_of(sft=data), "sft").units is None
+    # 5 of 100 are held out; 2 x 95 / 10.
+    assert stage_of(recipe_of(sft={**data, "limit": 100, "epochs": 2}), "sft").units == 19
+
+
+# Side by side
+
+
+def chain(**needs: list[str]) -> Recipe:
+    stages = {
+        n: {"kind": "sft", "model": "m", "data": reads or ["texts.jsonl"]}
+        for n, reads in needs.items()
+    }
+    return Recipe.model_validate({"name": "x", "stages": stages})
+
+
+def test_only_stages_that_do_not_need_each_other_run_together():
+    recipe = chain(a=[], b=["a"], c=["a"], d=["b", "c"])
+    peaks = {"a": 5, "b": 3, "c": 4, "d": 6}
+    assert side_by_side(recipe, peaks, 2) == ("b", "c")
+    assert side_by_side(recipe, peaks, 1) == ("d",)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_largest_set_is_that_of_trying_all(seed):
+    source = random.Random(seed)
+    names = "abcdefg"
+    needs = {n: [o for o in names[:i] if source.random() < 0.3] for i, n in enumerate(names)}
+    recipe = chain(**needs)
+    peaks = {name: source.randint(1, 9) for name in names}
+    parallel = source.randint(1, 4)
+    ancestors: dict[str, set[str]] = {}
+    for name in names:
+        ancestors[name] = set(needs[name]).union(*(ancestors[other] for other in needs[name]))
+    best = max(
+        sum(peaks[name] for name in chosen)
+        for count in range(1, parallel + 1)
+        for chosen in itertools.combinations(names, count)
+        if not any(a in ancestors[b] for a in chosen for b in chosen)
+    )
+    assert sum(peaks[name] for name in side_by_side(recipe, peaks, parallel)) == best
+
+
+# Several devices
+
+
+def test_replicas_share_the_rows_and_not_the_weights(ppo):
+    recipe = ppo({"prompts_per_step": 64, "batch": {"minibatch": 64}})
+    one, eight = judged(recipe), judged(recipe, gpus=8)
+    shared = per_device(recipe, 8).stages["train"].ppo
+    assert (shared.prompts_per_step, shared.batch.minibatch) == (8, 8)
+    assert eight.plan.stages[0].kept == one.plan.stages[0].kept
+    work = [sum(part.flops for part in verdict.plan.stages[0].work) for verdict in (one, eight)]
+    # All but the optimiser's step, which is not shared.
+    assert work[1] == pytest.approx(work[0] / 8, rel=0.01)
