@@ -56,6 +56,8 @@ class Pass:
     """Blocks that are run with gradients; unset all."""
     checkpointing: bool = False
     """Only the input of each block is kept, the rest computed again."""
+    adapted: bool = False
+    """Adapters are trained: the frozen matrices have the format of the products already."""
 
 
 def format_bytes(compute: str) -> int:
@@ -70,7 +72,9 @@ def kept_activations(run: Pass) -> int:
     one_block = run.tokens * _block_bytes(size, run.compute)
     final_norm = 2 * size.hidden * FLOAT * run.tokens
     # Autocast's copies of the weights live as long as the activations.
-    copies = 0 if number == FLOAT else number * size.linear * blocks // max(1, size.layers)
+    copies = number * size.linear * blocks // max(1, size.layers)
+    if number == FLOAT or run.adapted:
+        copies = 0
     if run.checkpointing:
         inputs = run.tokens * size.hidden * FLOAT * blocks
         return inputs + one_block * min(1, blocks) + final_norm + copies // max(1, blocks)

@@ -6,11 +6,14 @@ passes without gradients ────────── scoring
 gradients, activations, logits ──── update
 """
 
+from dataclasses import replace
+
 from tutelage.config import PPOConfig, TrainStage
 from tutelage.pipeline.plan.memory import (
     FLOAT,
     OPTIMIZER_STATE,
     Pass,
+    adapter_weights,
     decoder_copy,
     format_bytes,
     passing_activations,
@@ -22,6 +25,7 @@ from tutelage.pipeline.plan.sizes import ModelSize
 from tutelage.pipeline.plan.training import (
     MicroBatches,
     Trained,
+    merging_phase,
     model_bytes,
     trained_part,
     update_phase,
@@ -37,8 +41,6 @@ __all__ = ["plan_train"]
 
 _SCORED_TOKENS = 16_384
 """Tokens in one pass of a reward model."""
-_PROBE_ROWS = 64
-"""Rows in one pass of `sequence_kl`."""
 _LOSS_COPIES = 6.25
 """Logits' size: logits, softmax, and four tensors and a mask of the entropy."""
 _ANCHOR_COPIES = 6.0
@@ -75,11 +77,11 @@ def plan_train(
     """
     ppo, at = config.ppo, _Sizes(config, size)
     compute = ppo.precision.compute
-    lora = config.lora
-    trained = trained_part(size, size.parameters, lora, compute, frozen=at.frozen)
+    adapted = config.lora is not None
+    trained = trained_part(size, size.parameters, config.lora, compute, device, frozen=at.frozen)
     policy = model_bytes("policy", size, size.parameters, trained, ppo.policy)
     decoders = 1 if config.probes is None else 2
-    policy = ModelBytes(**{**vars(policy), "decoder": decoders * decoder_copy(size, compute)})
+    policy = replace(policy, decoder=decoders * decoder_copy(size, compute))
     critic, critic_pass = _critic(config, size, reward, at)
     models = [policy, *_references(config, size, trained), critic]
     if reward is not None:
@@ -88,7 +90,7 @@ def plan_train(
     gradients = policy.gradients + critic.gradients
     blocks = size.layers - at.frozen
     checkpointing = ppo.batch.gradient_checkpointing
-    own = Pass(size, at.cut.tokens, compute, blocks, checkpointing)
+    own = Pass(size, at.cut.tokens, compute, blocks, checkpointing, adapted)
     logits = _logits(ppo, size, at)
     update = update_phase(
         (own,) if critic_pass is None else (own, critic_pass), gradients, logits, at.cut, device
@@ -99,8 +101,8 @@ def plan_train(
         _scoring(ppo, size, reward, at, states),
         Phase(update.name, {**update.parts, **states}),
     ]
-    if lora is not None:
-        phases.append(Phase("merging", {"merged weights": FLOAT * size.linear}))
+    if adapted:
+        phases.append(merging_phase(size, phases[-1]))
     return StagePlan(
         name=name,
         kind=config.kind,
@@ -138,9 +140,9 @@ def _critic(
         trained = Trained(total, FLOAT * total)
         return model_bytes("critic", start, total, trained, ppo.critic), own
     count = size.hidden + 1
-    if trunk == "adapter":
-        lora = config.lora
-        count += trained_part(size, 0, lora, compute).weights
+    if trunk == "adapter" and config.lora is not None:
+        count += adapter_weights(size, config.lora.rank, config.lora.targets)
+        own = replace(own, adapted=True)
     state = OPTIMIZER_STATE[ppo.critic.algorithm] * count
     model = ModelBytes("critic", size.source, count, FLOAT * count, FLOAT * count, state)
     return model, own if trunk == "adapter" else None

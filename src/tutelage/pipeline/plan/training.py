@@ -27,6 +27,7 @@ from tutelage.pipeline.plan.work import optimizer_work, training_work
 __all__ = [
     "MicroBatches",
     "Trained",
+    "merging_phase",
     "model_bytes",
     "plan_pretrain",
     "plan_reward",
@@ -76,7 +77,13 @@ class Trained:
 
 
 def trained_part(
-    size: ModelSize, total: int, lora: LoRAConfig | None, compute: str, *, frozen: int = 0
+    size: ModelSize,
+    total: int,
+    lora: LoRAConfig | None,
+    compute: str,
+    device: str,
+    *,
+    frozen: int = 0,
 ) -> Trained:
     """All of a model, its upper blocks, or adapters on it.
 
@@ -84,21 +91,40 @@ def trained_part(
         size: of the model.
         total: weights of the model as it is used, with or without a head.
         lora: the section of that name, or None.
-        compute: format of the products; frozen matrices below adapters are kept in it.
+        compute: format of the products.
+        device: cpu or cuda.
         frozen: lowest blocks that are not trained, the embeddings with them.
     """
     if lora is not None:
         adapters = adapter_weights(size, lora.rank, lora.targets)
-        each = 2.0 if compute == "bfloat16" else float(FLOAT)
-        if lora.quantise == "4bit":
-            # Half a byte, and a float32 scale for each 64 weights.
-            each = 0.5 + FLOAT / 64
-        stored = FLOAT * (total - size.linear + adapters) + round(each * size.linear)
+        stored = FLOAT * (total - size.linear + adapters) + _frozen_bytes(
+            size, lora, compute, device
+        )
         return Trained(adapters, stored)
     if not frozen:
         return Trained(total, FLOAT * total)
     lower = size.linear * min(frozen, size.layers) // max(1, size.layers) + size.head
     return Trained(max(0, total - lower), FLOAT * total)
+
+
+def _frozen_bytes(size: ModelSize, lora: LoRAConfig, compute: str, device: str) -> int:
+    """Of the matrices below adapters."""
+    if lora.quantise == "4bit":
+        # Half a byte, and a float32 scale for each 64 weights.
+        return size.linear // 2 + FLOAT * size.linear // 64
+    if compute == "float32":
+        return FLOAT * size.linear
+    # On a CPU the file stays mapped as long as anything of it is used.
+    return (2 + (FLOAT if device == "cpu" else 0)) * size.linear
+
+
+def merging_phase(size: ModelSize, update: Phase) -> Phase:
+    """Adapters are added to copies of the matrices, at the end.
+
+    What the updates have left in the heap is still there.
+    """
+    left = update.bytes if update.parts["allocator"] else 0
+    return Phase("merging", {"merged weights": FLOAT * size.linear, "allocator": left})
 
 
 def model_bytes(
@@ -143,28 +169,40 @@ def update_phase(
     )
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """The rows that a stage reads, at their longest."""
+
+    length: int
+    """Tokens of each."""
+    minibatch: int
+    held_out: int
+    """In one pass of the evaluation."""
+    units: int | None
+    """Optimiser steps, where the recipe tells."""
+
+
 def plan_pretrain(name: str, config: PretrainStage, size: ModelSize, device: str) -> StagePlan:
     """A new model on sequences of one length."""
-    length = min(config.length, size.context)
-    batch = BatchConfig(minibatch=config.rows)
+    rows = _Rows(min(config.length, size.context), config.rows, _HELD_OUT_ROWS, config.steps)
     trained = Trained(size.parameters, FLOAT * size.parameters)
     return _language_model(
-        name, config, size, trained, batch, config.rows, length, config.steps, device
+        name, config, size, trained, BatchConfig(minibatch=config.rows), rows, device
     )
 
 
 def plan_sft(name: str, config: SFTStage, size: ModelSize, device: str) -> StagePlan:
     """A model on conversations of at most `max_length` tokens."""
-    length = min(config.max_length, size.context)
-    lora = config.lora
-    trained = trained_part(size, size.parameters, lora, config.precision.compute)
-    rows = config.batch.minibatch
-    units = None
+    compute = config.precision.compute
+    trained = trained_part(size, size.parameters, config.lora, compute, device)
+    minibatch, held_out, units = config.batch.minibatch, _HELD_OUT_ROWS, None
     if config.limit is not None:
-        training = max(1, config.limit - min(256, max(1, config.limit // 20)))
-        rows = min(rows, max(1, config.limit))
-        units = max(1, -(-round(config.epochs * training) // config.batch.minibatch))
-    return _language_model(name, config, size, trained, config.batch, rows, length, units, device)
+        kept_back = min(256, max(1, config.limit // 20))
+        training = max(1, config.limit - kept_back)
+        held_out = min(held_out, kept_back)
+        units = max(1, -(-round(config.epochs * training) // minibatch))
+    rows = _Rows(min(config.max_length, size.context), minibatch, held_out, units)
+    return _language_model(name, config, size, trained, config.batch, rows, device)
 
 
 def _language_model(
@@ -173,83 +211,87 @@ def _language_model(
     size: ModelSize,
     trained: Trained,
     batch: BatchConfig,
-    rows: int,
-    length: int,
-    units: int | None,
+    rows: _Rows,
     device: str,
 ) -> StagePlan:
-    compute = config.precision.compute
-    cut = MicroBatches.of(batch, rows, length)
+    compute, adapted = config.precision.compute, trained.weights < size.parameters
+    cut = MicroBatches.of(batch, rows.minibatch, rows.length)
     model = model_bytes("policy", size, size.parameters, trained, config.optimizer)
-    head_tokens = batch.head_tokens
-    logits = reading_logits(size, cut.tokens, head_tokens, _IMITATION_COPIES)
-    run = Pass(size, cut.tokens, compute, checkpointing=batch.gradient_checkpointing)
-    held_out = _HELD_OUT_ROWS * length
+    logits = reading_logits(size, cut.tokens, batch.head_tokens, _IMITATION_COPIES)
+    run = Pass(
+        size,
+        cut.tokens,
+        compute,
+        checkpointing=batch.gradient_checkpointing,
+        adapted=adapted,
+    )
+    update = update_phase((run,), model.gradients, logits, cut, device)
+    held_out = rows.held_out * rows.length
     evaluation = {
         "activations": passing_activations(size, held_out),
-        "logits": reading_logits(size, held_out, head_tokens, 2.0),
+        "logits": reading_logits(size, held_out, batch.head_tokens, 2.0),
     }
-    phases = [
-        update_phase((run,), model.gradients, logits, cut, device),
-        Phase("evaluation", evaluation),
-    ]
-    if trained.weights < size.parameters:
-        phases.append(Phase("merging", {"merged weights": FLOAT * size.linear}))
+    merging = (merging_phase(size, update),) if adapted else ()
+    work = training_work(
+        size,
+        rows.minibatch,
+        rows.length,
+        rows.length,
+        compute,
+        trained.weights,
+        run.checkpointing,
+    )
     return StagePlan(
         name=name,
         kind=config.kind,
         models=(model,),
-        phases=tuple(phases),
+        phases=(update, Phase("evaluation", evaluation), *merging),
         unit="update",
-        units=units,
-        work=(
-            *training_work(size, rows, length, length, compute, trained.weights, run.checkpointing),
-            optimizer_work(trained.weights),
-        ),
+        units=rows.units,
+        work=(*work, optimizer_work(trained.weights)),
     )
 
 
-def plan_reward(
-    name: str, config: RewardStage, size: ModelSize, device: str, causal: bool = True
-) -> StagePlan:
-    """Two answers to a prompt in one row, in which the prompt stands once."""
+def plan_reward(name: str, config: RewardStage, size: ModelSize, device: str) -> StagePlan:
+    """Two answers to a prompt in one row, in which the prompt, short at worst, stands once."""
     text = min(config.max_length, size.context)
-    length = 2 * text if causal else text
-    rows = config.batch.minibatch * (1 if causal else 2)
-    cut = MicroBatches.of(config.batch, rows, length)
-    compute = config.precision.compute
-    total = size.backbone + size.hidden
-    trained = trained_part(size, total, config.lora, compute)
-    last = config.phases[-1]
-    model = model_bytes("reward model", size, total, trained, last.optimizer)
+    length, minibatch = 2 * text, config.batch.minibatch
+    cut = MicroBatches.of(config.batch, minibatch, length)
+    compute, total = config.precision.compute, size.backbone + size.hidden
+    trained = trained_part(size, total, config.lora, compute, device)
+    adapted = trained.weights < total
+    model = model_bytes("reward model", size, total, trained, config.phases[-1].optimizer)
     checkpointing = config.batch.gradient_checkpointing
-    run = Pass(size, cut.tokens, compute, checkpointing=checkpointing)
+    run = Pass(size, cut.tokens, compute, checkpointing=checkpointing, adapted=adapted)
     update = update_phase((run,), model.gradients, 0, cut, device)
     # Which token may see which: made as booleans, then as numbers that attention adds.
-    mask = _mask(cut.rows, length)
-    held_out = min(_HELD_OUT_ROWS, 64)
-    phases = [
-        Phase(update.name, {**update.parts, "attention mask": mask}),
-        Phase(
-            "evaluation",
-            {
-                "activations": passing_activations(size, held_out * length),
-                "attention mask": _mask(held_out, length),
-            },
-        ),
-        Phase("scoring", {"activations": passing_activations(size, max(_SCORED_TOKENS, text))}),
-    ]
+    update = Phase(update.name, {**update.parts, "attention mask": _mask(cut.rows, length)})
+    evaluation = {
+        "activations": passing_activations(size, _HELD_OUT_ROWS * length),
+        "attention mask": _mask(_HELD_OUT_ROWS, length),
+    }
+    work = training_work(size, minibatch, length, 0, compute, trained.weights, checkpointing)
     return StagePlan(
         name=name,
         kind=config.kind,
         models=(model,),
-        phases=tuple(phases),
-        unit="update",
-        work=(
-            *training_work(size, rows, length, 0, compute, trained.weights, checkpointing),
-            optimizer_work(trained.weights),
+        phases=(
+            update,
+            Phase("evaluation", evaluation),
+            *_calibration(config, size, text),
+            *((merging_phase(size, update),) if adapted else ()),
         ),
+        unit="update",
+        work=(*work, optimizer_work(trained.weights)),
     )
+
+
+def _calibration(config: RewardStage, size: ModelSize, text: int) -> tuple[Phase, ...]:
+    """Samples are scored where the recipe asks for it."""
+    if config.calibration is None:
+        return ()
+    tokens = max(_SCORED_TOKENS, text)
+    return (Phase("calibration", {"activations": passing_activations(size, tokens)}),)
 
 
 def _mask(rows: int, length: int) -> int:

@@ -107,7 +107,7 @@ def stages(model: Path, data: Path) -> dict[str, dict[str, Any]]:
         },
         "reward": {
             "model": str(model),
-            "held_out": 0.0,
+            "held_out": 0.1,
             "phases": [{"preferences": [str(data / "compared.jsonl")]}],
             "max_length": LENGTH,
             "batch": {"minibatch": 4, "microbatch_tokens": 4 * LENGTH},
