@@ -4,26 +4,9 @@ Each replaces a text that occurs exactly once in its file. `mistake` says what w
 wrong; `tests` are the fast tests, or folders of them, that must notice.
 """
 
-from __future__ import annotations
+from mutant import Mutant
 
-from dataclasses import dataclass
-
-__all__ = ["MUTANTS", "Mutant"]
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One mistake."""
-
-    id: str
-    file: str
-    """Path from the root of the repository."""
-    old: str
-    new: str
-    mistake: str
-    """What goes wrong, in words."""
-    tests: tuple[str, ...]
-
+__all__ = ["MUTANTS"]
 
 _PPO = "tests/unit/trainers/test_ppo.py::"
 _TRUNK = "tests/unit/trainers/test_ppo_trunk.py::"
@@ -350,7 +333,7 @@ MUTANTS = (
     Mutant(
         "redrawn-from-other-numbers",
         "src/tutelage/generation/local.py",
-        "        self.generator.set_state(before)\n",
+        "        source.set_state(before)\n",
         "",
         "After memory ran out, completions are drawn anew from other random numbers.",
         ("tests/unit/generation/test_memory.py",),

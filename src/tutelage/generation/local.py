@@ -20,6 +20,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from tutelage.distributed import Cores
 from tutelage.errors import GenerationError
 from tutelage.generation.draw import draw
 from tutelage.generation.engine import NotFiniteError, Sampling
@@ -36,6 +37,11 @@ _log = logging.getLogger(__name__)
 _WORTH_COPYING = 0.25
 """Share of a batch that must have ended before its rows leave: to copy the cache for every row
 that ends costs more than to decode a few rows in vain."""
+
+_SMALLEST_SHARE = 64
+"""Rows below which a share has more overhead than work."""
+_MOST_SHARES = 8
+"""Fixed, so that a machine with more cores draws the same completions."""
 
 
 @dataclass
@@ -65,6 +71,7 @@ class LocalEngine:
         *,
         batch_size: int = 256,
         notify: Callable[[str], None] = _log.warning,
+        cores: Cores | None = None,
     ) -> None:
         """Shares `policy`; `generator` is advanced by each call.
 
@@ -74,6 +81,8 @@ class LocalEngine:
             generator: source of the random numbers.
             batch_size: completions decoded side by side.
             notify: hears when memory runs out and there are fewer of them.
+            cores: decode a share of the rows each, with random numbers of its own; what is drawn
+                does not depend on how many they are.
         """
         self.policy = policy
         self.tokenizer = tokenizer
@@ -81,6 +90,7 @@ class LocalEngine:
         self.batch_size = batch_size
         self.version = 0
         self._notify = notify
+        self._cores = cores
         self._most_rows = sys.maxsize
         self._decoder = _decoder(policy)
 
@@ -108,7 +118,7 @@ class LocalEngine:
         try:
             with torch.no_grad():
                 self._decoder.refresh()
-                self._decode_all(by_length, sampling)
+                self._share_out(by_length, sampling)
         finally:
             self.policy.model.train(training)
         completions = [self._completion(row) for group in rows for row in group]
@@ -129,7 +139,24 @@ class LocalEngine:
                     f"max_prompt_tokens to {context - sampling.max_tokens} or less"
                 )
 
-    def _decode_all(self, groups: Sequence[Sequence[_Row]], sampling: Sampling) -> None:
+    def _share_out(self, groups: Sequence[Sequence[_Row]], sampling: Sampling) -> None:
+        """Fills the rows, a share of them on each core."""
+        rows = sum(map(len, groups))
+        count = min(_MOST_SHARES, rows // _SMALLEST_SHARE, len(groups)) if self._cores else 1
+        if self._cores is None or count < 2:
+            return self._decode_all(groups, sampling, self.generator)
+        seeds = torch.randint(1 << 62, (count,), generator=self.generator).tolist()
+
+        def decode(share: int) -> None:
+            source = torch.Generator(self.generator.device).manual_seed(seeds[share])
+            # Dealt out in turn: all shares have short and long ones.
+            self._decode_all(groups[share::count], sampling, source)
+
+        self._cores.map(decode, range(count))
+
+    def _decode_all(
+        self, groups: Sequence[Sequence[_Row]], sampling: Sampling, source: torch.Generator
+    ) -> None:
         """Fills the rows batch by batch, in smaller ones when memory runs out."""
         rest = deque(groups)
         while rest:
@@ -142,25 +169,27 @@ class LocalEngine:
             for _ in range(max(1, min(self.batch_size, self._most_rows) // size)):
                 if rest and len(rest[0]) == size:
                     batch.append(rest.popleft())
-            if not self._attempt(batch, sampling):
+            if not self._attempt(batch, sampling, source):
                 rest.extendleft(reversed(batch))
 
-    def _attempt(self, groups: Sequence[Sequence[_Row]], sampling: Sampling) -> bool:
+    def _attempt(
+        self, groups: Sequence[Sequence[_Row]], sampling: Sampling, source: torch.Generator
+    ) -> bool:
         """Fills the rows of one batch, or none of them where memory runs out.
 
         Rows that had ended by then are drawn anew with the others: to keep only those would
         favour short completions.
         """
-        before = self.generator.get_state()
+        before = source.get_state()
         try:
-            self._decode(groups, sampling)
+            self._decode(groups, sampling, source)
             return True
         except Exception as error:
             if not out_of_memory(error):
                 raise
         # Here the error is gone, and with its traceback the tensors of the attempt.
         release_memory()
-        self.generator.set_state(before)
+        source.set_state(before)
         rows = [row for group in groups for row in group]
         longest = max(len(row.prompt.tokens) for row in rows)
         if len(rows) == 1:
@@ -178,7 +207,9 @@ class LocalEngine:
         )
         return False
 
-    def _decode(self, groups: Sequence[Sequence[_Row]], sampling: Sampling) -> None:
+    def _decode(
+        self, groups: Sequence[Sequence[_Row]], sampling: Sampling, source: torch.Generator
+    ) -> None:
         """Fills the rows of one batch; every prompt has as many of them."""
         device = self.policy.model.device
         tokens, start = _left_padded([group[0].prompt.tokens for group in groups], device)
@@ -189,7 +220,7 @@ class LocalEngine:
         stop_tokens = torch.tensor(sorted(sampling.stop_tokens), dtype=torch.long, device=device)
         writing = torch.ones(len(rows), dtype=torch.bool, device=device)
         for step in range(sampling.max_tokens):
-            chosen, logprobs = draw(logits, sampling.temperature, self.generator)
+            chosen, logprobs = draw(logits, sampling.temperature, source)
             stopped = torch.isin(chosen, stop_tokens)
             _append(rows, chosen, logprobs, stopped)
             writing &= ~stopped

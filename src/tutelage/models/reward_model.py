@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tutelage.data.chat import encode_conversation, encode_text
+from tutelage.distributed import Cores
 from tutelage.errors import ModelError
 from tutelage.models.causal import Backbone, autocast
 from tutelage.models.load import load_sequence_classifier, load_tokenizer, save_model
@@ -166,15 +167,31 @@ class RewardModel(nn.Module):
 
     @torch.no_grad()
     def score(
-        self, prompts: Sequence[Prompt], answers: Sequence[str], *, batch_tokens: int = 16384
+        self,
+        prompts: Sequence[Prompt],
+        answers: Sequence[str],
+        *,
+        batch_tokens: int = 8192,
+        cores: Cores | None = None,
     ) -> list[float | None]:
-        """Normalised scores; None for a text too long to be scored whole."""
+        """Normalised scores; None for a text too long to be scored whole.
+
+        Args:
+            prompts, answers: in pairs.
+            batch_tokens: read at once, padding included.
+            cores: read a batch each.
+        """
         rows = [self.encode(p, a) for p, a in zip(prompts, answers, strict=True)]
-        scores: list[float | None] = [None] * len(rows)
-        for chosen in _batches(rows, batch_tokens):
+
+        def read(chosen: list[int]) -> list[float]:
             tokens, mask = self.pad([rows[i] or () for i in chosen])
-            raw = (self(tokens, mask) - self.scale.mean) / self.scale.std
-            for i, value in zip(chosen, raw.tolist(), strict=True):
+            scores: list[float] = ((self(tokens, mask) - self.scale.mean) / self.scale.std).tolist()
+            return scores
+
+        batches = list(_batches(rows, batch_tokens))
+        scores: list[float | None] = [None] * len(rows)
+        for chosen, values in zip(batches, (cores or Cores()).map(read, batches), strict=True):
+            for i, value in zip(chosen, values, strict=True):
                 scores[i] = value
         return scores
 

@@ -70,6 +70,8 @@ class Job:
     """Run although it is finished; begin anew where its checkpoints are of other settings."""
     weights_only: bool = False
     """Begin from the weights of its newest checkpoint, with nothing else of it."""
+    cores: int = 1
+    """Of all jobs together."""
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,7 @@ class Executor:
             folder=folder,
             seed=job.seed,
             threads=job.threads,
+            cores=job.cores,
             references=self._place.references,
             checkpoints=CheckpointPlace(beginning.folder, about, config, beginning.weights),
             log=log,

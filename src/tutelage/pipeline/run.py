@@ -164,7 +164,9 @@ def run_stage(
     check_memory_of_stage(stage, references, console, registry)
     with RunLock(hidden), Interrupts() as interrupts:
         try:
-            Executor(place, 1, interrupts).run([Job(stage.kind, stage, seed, available_cores())])
+            cores = available_cores()
+            job = Job(stage.kind, stage, seed, threads=cores, cores=cores)
+            Executor(place, 1, interrupts).run([job])
             if output.exists():
                 output.rmdir()
             stage_path(hidden, stage.kind).rename(output)
@@ -199,6 +201,7 @@ def _jobs(recipe: Recipe, wanted: Sequence[str], threads: int, parallel: int) ->
             stage_seed(recipe.stages[name], name, recipe.seed),
             stage_threads(recipe, name, threads, parallel),
             recipe.dependencies(name),
+            cores=threads,
         )
         for name in needed_stages(recipe, wanted)
     ]

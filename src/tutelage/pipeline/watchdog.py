@@ -26,8 +26,8 @@ _DUMP = 3.0
 
 @dataclass
 class _Heard:
+    at: float
     step: int | None = None
-    silence: float = 0.0
 
 
 class Watchdog:
@@ -38,13 +38,14 @@ class Watchdog:
         self._limit = limit
         self._clock = clock
         self._last = clock()
+        self._awake = 0.0
+        """Seconds that have passed, without those in which everything was suspended."""
         self._stages: dict[str, _Heard] = {}
 
     def heard(self, stage: str, step: int | None = None) -> None:
-        """The stage has reported something, its step where it said so."""
-        known = self._stages.setdefault(stage, _Heard())
-        known.silence = 0.0
-        known.step = known.step if step is None else step
+        """The stage has begun or reported something, its step where it said so."""
+        before = self._stages.get(stage, _Heard(0.0))
+        self._stages[stage] = _Heard(self._now(), before.step if step is None else step)
 
     def forget(self, stage: str) -> None:
         """The stage has ended."""
@@ -52,13 +53,15 @@ class Watchdog:
 
     def tick(self) -> list[str]:
         """The stages that have been silent for too long; to be called every second or so."""
-        now = self._clock()
-        passed = min(now - self._last, _LONGEST_TICK)
-        self._last = now
-        for known in self._stages.values():
-            known.silence += passed
-        silent = [name for name, known in self._stages.items() if known.silence >= self._limit]
+        now = self._now()
+        silent = [name for name, heard in self._stages.items() if now - heard.at >= self._limit]
         return silent if self._limit else []
+
+    def _now(self) -> float:
+        now = self._clock()
+        self._awake += min(now - self._last, _LONGEST_TICK)
+        self._last = now
+        return self._awake
 
     def last_report(self, stage: str) -> str:
         """Where the stage was when it was last heard of."""

@@ -74,6 +74,8 @@ class Task:
     error_file: Path
     """Receives the traceback of an error nobody expected."""
     trackers: Trackers = field(default_factory=Trackers)
+    cores: int = 1
+    """Of all stages together."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,7 @@ def _run_stage(task: Task, sender: Connection) -> Succeeded:
             folder=task.folder,
             seed=task.seed,
             threads=task.threads,
+            cores=task.cores,
             progress=progress,
             metrics=metrics,
             references=task.references,

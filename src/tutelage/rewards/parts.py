@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tutelage.algorithms import length_penalty
+from tutelage.distributed import Cores
 from tutelage.errors import ConfigError
 from tutelage.models import RewardModel
 from tutelage.records import Completion, Prompt, Score, ScoreStatus
@@ -20,14 +21,18 @@ __all__ = ["FunctionReward", "LengthPenalty", "ModelReward", "load_function"]
 class ModelReward:
     """A reward model's score, in its own sigmas, clipped on request."""
 
-    def __init__(self, model: RewardModel, *, clip: float | None = None) -> None:
-        """Args: model, and the bound on the absolute score."""
+    def __init__(
+        self, model: RewardModel, *, clip: float | None = None, cores: Cores | None = None
+    ) -> None:
+        """Args: model, the bound on the absolute score, and the cores that read texts."""
         self.model = model.eval()
         self.clip = clip
+        self.cores = cores
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Score]:
         """Scores the text, not the tokens; a text too long for the model is unscorable."""
-        scores = self.model.score(prompts, [completion.text for completion in completions])
+        texts = [completion.text for completion in completions]
+        scores = self.model.score(prompts, texts, cores=self.cores)
         return [self._score(value) for value in scores]
 
     def _score(self, value: float | None) -> Score:

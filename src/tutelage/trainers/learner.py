@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any, Protocol, Self, TypeVar
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from tutelage.algorithms import LossOutput
 from tutelage.config import BatchConfig
+from tutelage.distributed import Cores
 from tutelage.trainers.finite import FiniteGuard
 from tutelage.trainers.microbatches import BudgetHalved, MicroBatches
 from tutelage.trainers.optimizer import Optimizer
@@ -73,6 +75,8 @@ class Learner:
     """Decides about steps whose numbers are not finite."""
     notify: Callable[[str], None] = _log.warning
     """Hears when memory has run out."""
+    cores: Cores = field(default_factory=Cores)
+    """Work on a micro-batch each; how many they are changes no bit."""
     skipped: int = field(default=0, init=False)
     """Optimiser steps skipped so far: not finite, or without anything to learn from."""
 
@@ -105,10 +109,14 @@ class Learner:
         """
         results: dict[str, Tensor] = {}
         planned = [rows for minibatch in plan[0] for rows in minibatch]
-        found = self.microbatches.each(
-            planned, batch.row_lengths, lambda rows: compute(batch.select(rows))
-        )
-        for rows, parts in found:
+        lengths = batch.row_lengths
+
+        def each(rows: list[int]) -> list[tuple[list[int], Mapping[str, Tensor]]]:
+            return list(
+                self.microbatches.each([rows], lengths, lambda few: compute(batch.select(few)))
+            )
+
+        for rows, parts in chain.from_iterable(self.cores.map(each, planned)):
             for name, part in parts.items():
                 shape = (len(batch), *_full_shape(batch, part))
                 whole = results.setdefault(name, part.new_zeros(shape))
@@ -189,19 +197,48 @@ class Learner:
         parts = [batch.select(rows) for rows in pieces]
         denominator = sum(part.denominator for part in parts)
 
-        def backward(part: B) -> dict[str, Tensor]:
-            output = loss(part, denominator)
-            if output.loss.requires_grad:
-                output.loss.backward()
-            return {"loss": output.loss.detach(), **output.metrics}
+        def learn(piece: tuple[list[int], B]) -> _Learned:
+            rows, part = piece
+            return self.microbatches.attempt(
+                rows, lengths, partial(self._learn, loss, part, denominator)
+            )
 
-        outputs = [
-            self.microbatches.attempt(rows, lengths, partial(backward, part))
-            for rows, part in zip(pieces, parts, strict=True)
-        ]
+        outputs: list[dict[str, Tensor]] = []
+        work = list(zip(pieces, parts, strict=True))
+        # No more at a time than there are cores: each holds a gradient of the whole model.
+        for start in range(0, len(work), self.cores.count):
+            for learned in self.cores.map(learn, work[start : start + self.cores.count]):
+                self._add_gradients(learned.gradients)
+                outputs.append(learned.metrics)
         odd = [not math.isfinite(float(output["loss"])) for output in outputs]
         suspects = [row for rows, is_odd in zip(pieces, odd, strict=True) if is_odd for row in rows]
         return _add_up(outputs), suspects or [row for rows in pieces for row in rows]
+
+    def _learn(self, loss: Loss[B], part: B, denominator: float) -> "_Learned":
+        """Metrics and gradients of a micro-batch; alone, it adds its gradients to the weights'."""
+        output = loss(part, denominator)
+        metrics = {"loss": output.loss.detach(), **output.metrics}
+        if not output.loss.requires_grad:
+            return _Learned(metrics, ())
+        if self.cores.count == 1:
+            output.loss.backward()
+            return _Learned(metrics, ())
+        weights = self._weights()
+        return _Learned(metrics, torch.autograd.grad(output.loss, weights, allow_unused=True))
+
+    def _add_gradients(self, gradients: Sequence[Tensor | None]) -> None:
+        """Adds what a backward pass would have added, in the same order."""
+        for weight, gradient in zip(self._weights(), gradients, strict=False):
+            if gradient is None:
+                continue
+            if weight.grad is None:
+                # Two weights may have been given one tensor, and clipping scales in place.
+                weight.grad = gradient.clone()
+            else:
+                weight.grad.add_(gradient)
+
+    def _weights(self) -> list[Tensor]:
+        return [weight for optimizer in self.optimizers.values() for weight in optimizer.weights]
 
     def _step(
         self, metrics: Mapping[str, float], train: Sequence[str] | None, evidence: "_Evidence"
@@ -254,6 +291,15 @@ class Learner:
         self.guard.load_state_dict(state["guard"])
         self.skipped = state["skipped"]
         self.microbatches.tokens = state["microbatch_tokens"]
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """What came of a micro-batch."""
+
+    metrics: dict[str, Tensor]
+    gradients: Sequence[Tensor | None]
+    """Of every weight; none where they have been added already."""
 
 
 @dataclass

@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from tutelage.algorithms import masked_mean
+from tutelage.distributed import Cores
 from tutelage.errors import GenerationError
 from tutelage.experience import Experience
 from tutelage.generation import LocalEngine, Sampling
@@ -149,6 +150,27 @@ def test_same_seed_same_completions(tiny_causal_lm, tiny_tokenizer, encoded):
 
     assert sample(0) == sample(0)
     assert sample(0) != sample(1)
+
+
+def test_number_of_cores_changes_no_completion(tiny_causal_lm, tiny_tokenizer, encoded):
+    policy = Policy(tiny_causal_lm("llama"))
+    prompts = encoded(*([8 + i % 20] * (1 + i % 5) for i in range(80)))
+    sampling = Sampling(frozenset({2}), 5, samples_per_prompt=2)
+
+    def sample(count: int) -> list:
+        engine = engine_of(policy, tiny_tokenizer, cores=Cores(count))
+        return [engine.generate(prompts, sampling) for _ in range(2)]
+
+    first, second = sample(1)
+    assert sample(2) == sample(3) == [first, second]
+    assert first != second
+    assert [each.prompt_id for each in first[::2]] == [each.prompt.id for each in prompts]
+
+
+def test_cores_draw_random_numbers_of_their_own(tiny_causal_lm, tiny_tokenizer, encoded):
+    engine = engine_of(Policy(tiny_causal_lm("llama")), tiny_tokenizer, cores=Cores(2))
+    completions = engine.generate(encoded(*[[5, 6, 7]] * 128), Sampling(NO_STOP, 6))
+    assert len({each.tokens for each in completions}) == 128
 
 
 def test_sampled_ids_are_kept_where_decoding_would_merge_them(tiny_causal_lm, encoded):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tutelage.algorithms import LossOutput
 from tutelage.config import BatchConfig, OptimizerConfig
+from tutelage.distributed import Cores
 from tutelage.errors import TrainingError
 from tutelage.trainers.learner import Learner
 from tutelage.trainers.optimizer import Optimizer
@@ -348,3 +349,49 @@ def test_learner_goes_on_bit_for_bit_from_its_saved_state(learner_of):
     other.load_state_dict({**state, "generator": torch.Generator().manual_seed(9).get_state()})
     fit(other, other_model, 2)
     assert not other_model.weight.equal(straight_model.weight)
+
+
+def test_number_of_cores_changes_no_bit():
+    def trained(count: int) -> tuple[list[Tensor], dict[str, float]]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1, bias=False))
+        learner = Learner(
+            {"model": Optimizer(model, FREE, 10)},
+            BatchConfig(minibatch=6, microbatch_tokens=6),
+            torch.Generator().manual_seed(1),
+            cores=Cores(count),
+        )
+        rows = make(torch.float32)
+
+        def loss(part: Rows, denominator: float) -> LossOutput:
+            error = model(part.x).squeeze(-1).square()[part.mask].sum() / denominator
+            return LossOutput(error, {"largest_max": error.detach()})
+
+        metrics = learner.fit(loss, rows, learner.plan(rows, epochs=2))
+        outputs = learner.evaluate(
+            lambda part: {"outputs": model(part.x).squeeze(-1)}, rows, learner.plan(rows)
+        )
+        return [*model.parameters(), outputs["outputs"]], metrics
+
+    alone, metrics = trained(1)
+    for count in (2, 3):
+        together, others = trained(count)
+        assert all(a.equal(b) for a, b in zip(alone, together, strict=True))
+        assert others == metrics
+
+
+def test_weights_given_one_gradient_are_clipped_once_each():
+    """The gradient of a sum is the same tensor for both terms."""
+
+    def gradients(count: int) -> list[Tensor]:
+        model = nn.ParameterDict({name: nn.Parameter(torch.ones(2)) for name in "ab"})
+        learner = Learner(
+            {"model": Optimizer(model, FREE.model_copy(update={"max_gradient_norm": 0.1}), 10)},
+            BatchConfig(minibatch=9, microbatch_tokens=6),
+            torch.Generator().manual_seed(1),
+            cores=Cores(count),
+        )
+        learner.step(lambda part, n: LossOutput((model["a"] + model["b"]).sum() / n, {}), make())
+        return [weight.detach() for weight in model.values()]
+
+    assert all(a.equal(b) for a, b in zip(gradients(1), gradients(2), strict=True))

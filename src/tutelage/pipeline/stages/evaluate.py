@@ -16,7 +16,13 @@ from tutelage.evaluation.second_reward import SecondRewardRater
 from tutelage.generation import LocalEngine
 from tutelage.models import Policy, RewardModel
 from tutelage.pipeline.context import StageContext
-from tutelage.pipeline.stages.preparation import encode, generator, load_policy, sampling_of
+from tutelage.pipeline.stages.preparation import (
+    encode,
+    generator,
+    load_policy,
+    sampling_of,
+    share_out,
+)
 from tutelage.records import Prompt
 from tutelage.trainers.divergence import sequence_kl
 
@@ -89,12 +95,14 @@ def _answer(
     policy, tokenizer = load_policy(
         context.resolve(config.models[name], "model"), temperature=config.sampling.temperature
     )
+    cores = share_out(context, policy.model)
     engine = LocalEngine(
         policy,
         tokenizer,
         generator(context, policy.model.device),
         batch_size=config.sampling.batch_size,
         notify=context.progress.message,
+        cores=cores,
     )
     encoded = encode(context, tokenizer, prompts)
     completions = engine.generate(encoded, sampling_of(config.sampling, tokenizer))
@@ -105,7 +113,7 @@ def _answer(
         answers=[Answer(c.text, ended=not c.truncated) for c in completions],
         lengths=[len(c.tokens) for c in completions],
         divergence=sequence_kl(baseline, encoded, completions),
-        proxy=proxy.score(prompts, texts) if proxy is not None else None,
+        proxy=proxy.score(prompts, texts, cores=cores) if proxy is not None else None,
     )
 
 

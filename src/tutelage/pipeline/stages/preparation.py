@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tutelage.config import BatchConfig, LoRAConfig, PrecisionConfig, SamplingConfig
 from tutelage.data.chat import encode_prompts, ensure_chat_template, stop_token_ids
+from tutelage.distributed import Cores
 from tutelage.errors import ModelError
 from tutelage.generation import Sampling
 from tutelage.models import (
@@ -40,8 +42,13 @@ __all__ = [
     "quantised",
     "sampling_of",
     "save_policy",
+    "share_out",
     "trained_part",
 ]
+
+
+_SMALL = 20_000_000
+"""Weights of a model up to which its rows are shared out among cores."""
 
 
 def compute_dtype(precision: PrecisionConfig) -> torch.dtype:
@@ -64,6 +71,7 @@ def new_learner(
     optimizers: Mapping[str, Optimizer],
     batch: BatchConfig,
     source: torch.Generator,
+    cores: Cores | None = None,
 ) -> Learner:
     """A learner that tells the person who watches, and leaves evidence, when something is wrong."""
     return Learner(
@@ -72,7 +80,25 @@ def new_learner(
         source,
         guard=FiniteGuard(context.evidence, notify=context.progress.message),
         notify=context.progress.message,
+        cores=cores or Cores(),
     )
+
+
+def share_out(
+    context: StageContext, model: nn.Module, lora: LoRAConfig | None = None
+) -> Cores | None:
+    """All cores, for rows of their own each; None where they work together in every operation.
+
+    The operations of a small model are too short to be divided, and undivided they give the same
+    numbers on any machine: the calling thread computes alone from here on, too. Adapters are
+    switched on and off for all threads at once, so models that have them are not shared out.
+    """
+    weights = list(model.parameters())
+    on_processor = all(weight.device.type == "cpu" for weight in weights)
+    if lora is not None or not on_processor or sum(w.numel() for w in weights) > _SMALL:
+        return None
+    torch.set_num_threads(1)
+    return Cores(context.cores)
 
 
 def quantised(lora: LoRAConfig | None, compute: torch.dtype) -> dict[str, Any] | None:

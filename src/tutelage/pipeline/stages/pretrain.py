@@ -26,6 +26,7 @@ from tutelage.pipeline.stages.preparation import (
     device,
     generator,
     new_learner,
+    share_out,
 )
 from tutelage.trainers.batches import Shuffled
 from tutelage.trainers.optimizer import Optimizer
@@ -36,6 +37,10 @@ __all__ = ["run"]
 _HELD_OUT = 64
 """Sequences that measure progress and are not trained on."""
 _TOKENIZER_DOCUMENTS = 4000
+
+
+_MICROBATCH_TOKENS = 1024
+"""Several to a step, for several cores."""
 
 
 def run(config: PretrainStage, context: StageContext) -> dict[str, float]:
@@ -78,7 +83,11 @@ def _train(
     source = generator(context)
     optimizer = Optimizer(policy.model, config.optimizer, config.steps)
     learner = new_learner(
-        context, {"pretrain": optimizer}, BatchConfig(minibatch=config.rows), source
+        context,
+        {"pretrain": optimizer},
+        BatchConfig(minibatch=config.rows, microbatch_tokens=_MICROBATCH_TOKENS),
+        source,
+        share_out(context, policy.model),
     )
     batches = Shuffled(training, config.rows, config.steps, source)
     result = {"tokens": 0.0, "steps": 0.0}

@@ -24,6 +24,7 @@ from tutelage.pipeline.stages.preparation import (
     generator,
     new_learner,
     quantised,
+    share_out,
     trained_part,
 )
 from tutelage.records import Preference, Prompt
@@ -141,7 +142,8 @@ def _train_phase(
         return done + steps
     source = generator(context)
     optimizer = Optimizer(part.weights, phase.optimizer, steps)
-    learner = new_learner(context, {"reward_model": optimizer}, config.batch, source)
+    cores = share_out(context, model, config.lora)
+    learner = new_learner(context, {"reward_model": optimizer}, config.batch, source, cores)
     batches = Minibatches(groups, config.batch.minibatch, steps, source)
     speed = Speed()
     with context.checkpoints.track(model=part, learner=learner, batches=batches) as checkpoints:
@@ -187,7 +189,8 @@ def _calibrate(
         prompts.append(Prompt.from_json(row))
         answers.append(completion["text"])
         lengths.append(len(completion["tokens"]))
-    scores = model.with_scale(mean=0.0, std=1.0).score(prompts, answers)
+    model.with_scale(mean=0.0, std=1.0)
+    scores = model.score(prompts, answers, cores=share_out(context, model))
     usable = [(s, n) for s, n in zip(scores, lengths, strict=True) if s is not None]
     relation = length_relation([s for s, _ in usable], [n for _, n in usable])
     model.with_scale(

@@ -13,6 +13,7 @@ from tutelage.pipeline.stages.preparation import (
     generator,
     load_policy,
     sampling_of,
+    share_out,
 )
 from tutelage.records import Completion, Prompt
 from tutelage.tracking.sinks import JsonLinesFile
@@ -34,6 +35,7 @@ def run(config: SampleStage, context: StageContext) -> dict[str, float]:
         source,
         batch_size=config.sampling.batch_size,
         notify=context.progress.message,
+        cores=share_out(context, policy.model),
     )
     sampling = sampling_of(config.sampling, tokenizer)
     count = sampling.samples_per_prompt

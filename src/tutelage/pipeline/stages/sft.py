@@ -17,6 +17,7 @@ from tutelage.pipeline.stages.preparation import (
     load_policy,
     new_learner,
     save_policy,
+    share_out,
     trained_part,
 )
 from tutelage.records import Demonstration
@@ -46,8 +47,9 @@ def run(config: SFTStage, context: StageContext) -> dict[str, float]:
     held_out, training = sequences[:held_out_count], sequences[held_out_count:] or sequences
     steps = max(1, math.ceil(config.epochs * len(training) / config.batch.minibatch))
     source = generator(context)
+    cores = share_out(context, policy.model, config.lora)
     optimizer = Optimizer(part.weights, config.optimizer, steps)
-    learner = new_learner(context, {"sft": optimizer}, config.batch, source)
+    learner = new_learner(context, {"sft": optimizer}, config.batch, source, cores)
     pad = int(tokenizer.pad_token_id or 0)
     before, _ = perplexity(policy, held_out, pad=pad)
     speed = Speed()

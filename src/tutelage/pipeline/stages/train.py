@@ -17,6 +17,7 @@ from tutelage.algorithms import AdaptiveKL, FixedKL, KLCoefficient
 from tutelage.config import KLConfig, LengthPenaltyConfig, PPOConfig, RewardConfig, TrainStage
 from tutelage.data.jsonl import write_jsonl
 from tutelage.data.loaders import load_prompts
+from tutelage.distributed import Cores
 from tutelage.errors import ConfigError
 from tutelage.generation import LocalEngine, Sampling
 from tutelage.models import (
@@ -41,6 +42,7 @@ from tutelage.pipeline.stages.preparation import (
     new_learner,
     sampling_of,
     save_policy,
+    share_out,
     trained_part,
 )
 from tutelage.records import EncodedPrompt
@@ -57,6 +59,9 @@ from tutelage.trainers.ppo import PPOStep, ppo
 
 __all__ = ["run"]
 
+_RECENT = 100
+"""Rounds at most whose mean sums the stage up: they are in memory and in every checkpoint."""
+
 
 def run(config: TrainStage, context: StageContext) -> dict[str, float]:
     """Trains for the configured rounds and saves policy and critic."""
@@ -69,7 +74,8 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
         lora=config.lora,
     )
     reward_model = _reward_model(config, context, compute)
-    reward, settings = _reward(config.reward, reward_model, config.ppo)
+    cores = share_out(context, policy.model, config.lora)
+    reward, settings = _reward(config.reward, reward_model, config.ppo, cores)
     part, critic = _trained(config, policy, tokenizer, reward_model)
     reference = part.reference(policy)
     if settings.batch.gradient_checkpointing:
@@ -82,6 +88,7 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
         source,
         batch_size=settings.sampling.batch_size,
         notify=context.progress.message,
+        cores=cores,
     )
     prompts = encode(
         context,
@@ -91,7 +98,7 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
     )
     sampling = sampling_of(settings.sampling, tokenizer)
     probe = _Probe.of(config, context, tokenizer, policy, reference, sampling)
-    learner = _learner(settings, part.weights, critic, context)
+    learner = _learner(settings, part.weights, critic, context, cores)
     batches = Shuffled(prompts, settings.prompts_per_step, settings.steps, generator(context))
     kl_coefficient = _kl_coefficient(settings.kl)
     recent: list[dict[str, float]] = []
@@ -160,7 +167,7 @@ def _consume(
     recent: list[dict[str, float]],
     alarms: Alarms,
 ) -> None:
-    """Logs every round, and keeps the metrics of the last tenth of them in `recent`.
+    """Logs every round; `recent` keeps the metrics of the last tenth of them, 100 at most.
 
     Raises:
         TrainingError: an alarm rang that is to stop the stage; it is saved.
@@ -180,7 +187,7 @@ def _consume(
             context.progress.step(done, total, metrics)
             _log_samples(samples, step)
             recent.append(metrics)
-            del recent[: -max(1, total // 10)]
+            del recent[: -max(1, min(total // 10, _RECENT))]
             if alarms.stopping:
                 context.checkpoints.save(done)
                 raise alarms.stop(step.index)
@@ -214,13 +221,16 @@ def _reward_model(
 
 
 def _reward(
-    config: RewardConfig, model: RewardModel | None, ppo_config: PPOConfig
+    config: RewardConfig,
+    model: RewardModel | None,
+    ppo_config: PPOConfig,
+    cores: Cores | None = None,
 ) -> tuple[Reward, PPOConfig]:
     """The composed reward, and the settings with their `auto` values filled in."""
     scale = model.scale if model is not None else RewardScale()
     parts: dict[str, tuple[float, Reward]] = {}
     if model is not None:
-        parts["model"] = (1.0, ModelReward(model, clip=config.clip))
+        parts["model"] = (1.0, ModelReward(model, clip=config.clip, cores=cores))
     for path, weight in config.functions.items():
         function = load_function(path)
         parts[function.name] = (weight, function)
@@ -297,7 +307,11 @@ def _own_critic(
 
 
 def _learner(
-    config: PPOConfig, policy: nn.Module, critic: Critic, context: StageContext
+    config: PPOConfig,
+    policy: nn.Module,
+    critic: Critic,
+    context: StageContext,
+    cores: Cores | None,
 ) -> Learner:
     updates = config.epochs * math.ceil(config.rows_per_step / config.batch.minibatch)
     rounds = config.steps
@@ -305,7 +319,7 @@ def _learner(
         "policy": Optimizer(policy, config.policy, (rounds - config.critic_warmup) * updates),
         "value": Optimizer(critic, config.critic, rounds * updates),
     }
-    return new_learner(context, optimizers, config.batch, generator(context))
+    return new_learner(context, optimizers, config.batch, generator(context), cores)
 
 
 def _kl_coefficient(config: KLConfig) -> KLCoefficient:
@@ -347,6 +361,7 @@ class _Probe:
             tokenizer,
             generator(context, policy.model.device),
             notify=context.progress.message,
+            cores=share_out(context, policy.model, config.lora),
         )
         return cls(
             prompts, engine, reference, sampling, context.seed, config.probe_every, [], context

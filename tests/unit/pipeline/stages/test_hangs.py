@@ -6,6 +6,7 @@ does not answer.
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -14,8 +15,7 @@ import pytest
 from tutelage.config import Recipe
 from tutelage.config.schema import stage_kinds
 
-STALL = 8.0
-"""Longer than a stage needs to be imported on a busy machine."""
+STALL = 3.0
 
 HANGING_REWARD = """
 import time
@@ -79,6 +79,7 @@ from tutelage.pipeline.registry import STAGES, Registry
 
 # Imports would take longer than a stage may be silent here.
 stages = [module for kind, module in STAGES.modules.items() if kind != "evaluate"]
+stages += ["tutelage.rewards", "tutelage.data.loaders", "tutelage.evaluation.compare"]
 registry = Registry(STAGES.modules, (*STAGES.preload, *stages))
 root, told = Path(sys.argv[2]), {}
 for row in json.loads(Path(sys.argv[1]).read_text()):
@@ -124,9 +125,10 @@ def test_stage_that_hangs_is_named_and_shown(hanging, tmp_path):
     assert sorted(told) == TRIED
     for kind in TRIED:
         assert told[kind].startswith(f"stage {kind} made no progress for {STALL:.1f} s, it ")
-        # Eight completions a round: the third round does not come to its end.
-        step = "last reported step 2" if kind == "train" else "has not reported any step"
-        assert step in told[kind]
+        # Eight completions a round: the third does not come to its end. Steps that follow each
+        # other within a fifth of a second are not all reported.
+        step = "last reported step [12];" if kind == "train" else "has not reported any step;"
+        assert re.search(step, told[kind])
         stacks = (runs / kind / "logs" / f"{kind}.txt").read_text()
         assert f"stages/{kind}.py" in stacks, kind
         assert PLACES[kind] in stacks, kind

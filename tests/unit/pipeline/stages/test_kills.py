@@ -1,6 +1,6 @@
 """Stages killed at random moments: each ends as if nothing had happened.
 
-KILLS is the number of kills in all, 10 unless the environment says otherwise (`make torture`).
+KILLS is the number of kills in all, 20 unless the environment says otherwise (`make torture`).
 """
 
 import json
@@ -12,7 +12,7 @@ import pytest
 
 from tutelage.config.document import to_yaml
 
-KILLS = int(os.environ.get("KILLS", "10"))
+KILLS = int(os.environ.get("KILLS", "20"))
 KINDS = ("pretrain", "sft", "sample", "reward", "train")
 
 PROGRAM = """
