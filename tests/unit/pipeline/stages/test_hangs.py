@@ -115,6 +115,7 @@ def test_every_kind_of_stage_that_reads_something_is_tried():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_stage_that_hangs_is_named_and_shown(hanging, tmp_path):
     recipes, runs = tmp_path / "recipes.json", tmp_path / "runs"
     recipes.write_text(json.dumps([hanging(kind).to_json() for kind in TRIED]))

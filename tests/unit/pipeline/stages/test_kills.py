@@ -86,6 +86,7 @@ print(json.dumps({"ends": ends, "resumed": resumed}))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(60 * KILLS)
 def test_stages_killed_at_random_moments_end_as_if_nothing_had_happened(
     tiny_recipe, contents, tmp_path
 ):

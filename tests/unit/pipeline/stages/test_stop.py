@@ -51,6 +51,7 @@ def command(tiny_recipe, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_stopped_interrupted_and_killed_run_ends_as_one_that_was_not(command, contents, tmp_path):
     recipe, run, straight = tmp_path / "recipe.yaml", tmp_path / "run", tmp_path / "straight"
     begin = ("run", recipe, "--output", run, "--checkpoint.seconds", "0.2")
