@@ -15,6 +15,7 @@ from benchmarks.sides.tokenizer import words_tokenizer
 from tutelage.algorithms import FixedKL
 from tutelage.config import BatchConfig, KLConfig, OptimizerConfig, PPOConfig
 from tutelage.config.training import PrecisionConfig
+from tutelage.distributed import Cores
 from tutelage.experience import Experience
 from tutelage.generation import FakeEngine, LocalEngine, Sampling
 from tutelage.models import Critic, RewardModel, SharedCritic
@@ -118,6 +119,7 @@ class Actors:
         self.reward_model = RewardModel(
             shapes.classifier(shape, seed + 1, device), self.tokenizer, compute=compute
         )
+        self.cores = ours.cores_of(self.policy)
         self.learner = CapturingLearner(
             optimizers={
                 "policy": Optimizer(self.policy.model, self.settings.policy, 10_000),
@@ -125,6 +127,7 @@ class Actors:
             },
             batch=self.settings.batch,
             generator=torch.Generator().manual_seed(seed),
+            cores=self.cores or Cores(),
         )
 
     def steps(self, requests: Requests, engine: LocalEngine | FakeEngine, reward: Any) -> Any:
@@ -151,7 +154,7 @@ class Actors:
 
     def model_reward(self) -> ModelReward:
         """The reward model as the trainer calls it, on text."""
-        return ModelReward(self.reward_model)
+        return ModelReward(self.reward_model, cores=self.cores)
 
 
 class CapturingLearner(Learner):

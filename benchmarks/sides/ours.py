@@ -16,6 +16,7 @@ from benchmarks.sides import shapes
 from benchmarks.sides.forcing import force
 from benchmarks.sides.tokenizer import words_tokenizer
 from tutelage.config import BatchConfig
+from tutelage.distributed import Cores, cores_for
 from tutelage.experience import Experience
 from tutelage.generation import LocalEngine, Sampling
 from tutelage.models import Policy
@@ -25,6 +26,7 @@ __all__ = [
     "DTYPES",
     "ForcedEngine",
     "completions_of",
+    "cores_of",
     "encoded",
     "engine",
     "experience_of",
@@ -34,6 +36,8 @@ __all__ = [
 ]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_THREADS = torch.get_num_threads()
+"""The row's threads, read before a small model has its rows shared out."""
 
 
 def new_policy(
@@ -64,6 +68,11 @@ def encoded(prompts: Sequence[Sequence[int]], vocabulary: int) -> list[EncodedPr
         )
         for i, ids in enumerate(prompts)
     ]
+
+
+def cores_of(policy: Policy) -> Cores | None:
+    """The process's threads as cores with rows of their own, where the policy is small."""
+    return cores_for(policy.model, _THREADS)
 
 
 def sampling(longest: int, *, ends: bool, temperature: float = 1.0) -> Sampling:
@@ -151,9 +160,10 @@ def engine(
     """The engine under test, with forced lengths where some are given."""
     generator = torch.Generator(policy.model.device).manual_seed(0)
     tokenizer = words_tokenizer(vocabulary)
+    cores = cores_of(policy)
     if lengths is None:
-        return LocalEngine(policy, tokenizer, generator, batch_size=batch)
-    chosen = ForcedEngine(policy, tokenizer, generator, batch_size=batch)
+        return LocalEngine(policy, tokenizer, generator, batch_size=batch, cores=cores)
+    chosen = ForcedEngine(policy, tokenizer, generator, batch_size=batch, cores=cores)
     if not hasattr(chosen, "_decoder"):
         raise NotAvailable("the engine has no door through which answer lengths can be forced")
     return chosen.force(lengths)

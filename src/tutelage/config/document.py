@@ -62,7 +62,10 @@ def read_document(path: Path) -> Document:
     if not isinstance(values, dict):
         found = "nothing" if values is None else f"a {type(values).__name__}"
         raise ConfigError(f"{path}: found {found}, expected keys with values, as in 'seed: 1'")
-    return Document(path, values, dict(_lines(root, ())))
+    try:
+        return Document(path, _unshared(values), dict(_lines(root, ())))
+    except RecursionError:
+        raise ConfigError(f"{path}: an alias (*name) stands inside what it names") from None
 
 
 def read_value(text: str) -> Any:
@@ -87,6 +90,13 @@ def to_yaml(values: Any) -> str:
     text = io.StringIO()
     writer.dump(values, text)
     return text.getvalue()
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which an alias is a value of its own: setting one leaves the others as they are."""
+    if isinstance(value, dict):
+        return {key: _unshared(item) for key, item in value.items()}
+    return [_unshared(item) for item in value] if isinstance(value, list) else value
 
 
 def _parser() -> YAML:

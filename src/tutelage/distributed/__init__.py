@@ -1,5 +1,5 @@
 """Work shared out among processor cores."""
 
-from tutelage.distributed.cores import Cores
+from tutelage.distributed.cores import Cores, cores_for
 
-__all__ = ["Cores"]
+__all__ = ["Cores", "cores_for"]

@@ -12,8 +12,12 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
+from torch import nn
 
-__all__ = ["Cores"]
+__all__ = ["Cores", "cores_for"]
+
+_SMALL = 20_000_000
+"""Weights of a model up to which its rows are shared out among cores."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -70,3 +74,18 @@ class Cores:
                 self.count, "core", initializer=torch.set_num_threads, initargs=(1,)
             )
         return self._pool
+
+
+def cores_for(model: nn.Module, count: int) -> Cores | None:
+    """`count` cores for rows of their own each; None where they work together in every operation.
+
+    The operations of a small model are too short to be divided, and undivided they give the same
+    numbers on any machine: the calling thread computes alone from here on, too. The models of one
+    task are of one size, so that any of them may be asked about.
+    """
+    weights = list(model.parameters())
+    on_processor = all(weight.device.type == "cpu" for weight in weights)
+    if not on_processor or sum(weight.numel() for weight in weights) > _SMALL:
+        return None
+    torch.set_num_threads(1)
+    return Cores(count)

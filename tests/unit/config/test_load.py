@@ -97,6 +97,14 @@ def test_override_may_be_written_with_dashes(load):
     assert load("--sft.batch.microbatch-tokens", "99").stages["sft"].batch.microbatch_tokens == 99
 
 
+def test_override_of_one_stage_leaves_those_that_share_its_settings(load):
+    """YAML's `*name` repeats what `&name` marks; the two are no single thing."""
+    text = RECIPE.replace("world: {", "world: &same {") + "  other: *same\n"
+    recipe = load("--world.train_prompts", "7", text=text)
+    default = recipe.stages["other"].train_prompts
+    assert recipe.stages["world"].train_prompts == 7 != default
+
+
 @pytest.mark.parametrize(
     "tokens",
     [
@@ -236,6 +244,7 @@ def test_list_with_wrong_items_is_not_called_too_short(refuse):
         ("name: 'a\n", "recipe.yaml:2: not valid YAML: while scanning a quoted scalar"),
         ("name: !!python/object:os.system x\n", "recipe.yaml:1: not valid YAML"),
         ("name: \0\n", "recipe.yaml: not valid YAML"),
+        ("name: &a [*a]\n", "recipe.yaml: an alias .* stands inside what it names"),
         ("", "recipe.yaml: found nothing, expected keys with values"),
         ("- a\n- b\n", "recipe.yaml: found a list, expected keys with values"),
     ],

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tutelage.config import BatchConfig, LoRAConfig, PrecisionConfig, SamplingConfig
 from tutelage.data.chat import encode_prompts, ensure_chat_template, stop_token_ids
-from tutelage.distributed import Cores
+from tutelage.distributed import Cores, cores_for
 from tutelage.errors import ModelError
 from tutelage.generation import Sampling
 from tutelage.models import (
@@ -45,10 +45,6 @@ __all__ = [
     "share_out",
     "trained_part",
 ]
-
-
-_SMALL = 20_000_000
-"""Weights of a model up to which its rows are shared out among cores."""
 
 
 def compute_dtype(precision: PrecisionConfig) -> torch.dtype:
@@ -87,18 +83,10 @@ def new_learner(
 def share_out(
     context: StageContext, model: nn.Module, lora: LoRAConfig | None = None
 ) -> Cores | None:
-    """All cores, for rows of their own each; None where they work together in every operation.
-
-    The operations of a small model are too short to be divided, and undivided they give the same
-    numbers on any machine: the calling thread computes alone from here on, too. Adapters are
-    switched on and off for all threads at once, so models that have them are not shared out.
+    """As `cores_for`, and None for a model with adapters: those are switched on and off for all
+    threads at once.
     """
-    weights = list(model.parameters())
-    on_processor = all(weight.device.type == "cpu" for weight in weights)
-    if lora is not None or not on_processor or sum(w.numel() for w in weights) > _SMALL:
-        return None
-    torch.set_num_threads(1)
-    return Cores(context.cores)
+    return cores_for(model, context.cores) if lora is None else None
 
 
 def quantised(lora: LoRAConfig | None, compute: torch.dtype) -> dict[str, Any] | None:
