@@ -6,7 +6,10 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_
 
 from tutelage.config.base import Section
 
-__all__ = ["BatchConfig", "OptimizerConfig", "PrecisionConfig", "Share"]
+__all__ = ["READ_TOKENS", "BatchConfig", "OptimizerConfig", "PrecisionConfig", "Share"]
+
+READ_TOKENS = 8192
+"""Tokens that go through a model at once, padding included, where nothing is trained."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 

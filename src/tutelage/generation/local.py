@@ -90,7 +90,7 @@ class LocalEngine:
         self.batch_size = batch_size
         self.version = 0
         self._notify = notify
-        self._cores = cores
+        self.cores = cores
         self._most_rows = sys.maxsize
         self._decoder = _decoder(policy)
 
@@ -142,8 +142,8 @@ class LocalEngine:
     def _share_out(self, groups: Sequence[Sequence[_Row]], sampling: Sampling) -> None:
         """Fills the rows, a share of them on each core."""
         rows = sum(map(len, groups))
-        count = min(_MOST_SHARES, rows // _SMALLEST_SHARE, len(groups)) if self._cores else 1
-        if self._cores is None or count < 2:
+        count = min(_MOST_SHARES, rows // _SMALLEST_SHARE, len(groups)) if self.cores else 1
+        if self.cores is None or count < 2:
             return self._decode_all(groups, sampling, self.generator)
         seeds = torch.randint(1 << 62, (count,), generator=self.generator).tolist()
 
@@ -152,7 +152,7 @@ class LocalEngine:
             # Dealt out in turn: all shares have short and long ones.
             self._decode_all(groups[share::count], sampling, source)
 
-        self._cores.map(decode, range(count))
+        self.cores.map(decode, range(count))
 
     def _decode_all(
         self, groups: Sequence[Sequence[_Row]], sampling: Sampling, source: torch.Generator

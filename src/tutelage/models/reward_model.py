@@ -8,7 +8,7 @@ prompt and answer arrive as fields. Any sequence-classification model serves, ca
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self, cast
@@ -18,11 +18,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tutelage.config.training import READ_TOKENS
 from tutelage.data.chat import encode_conversation, encode_text
 from tutelage.distributed import Cores
 from tutelage.errors import ModelError
 from tutelage.models.causal import Backbone, autocast
 from tutelage.models.load import load_sequence_classifier, load_tokenizer, save_model
+from tutelage.models.microbatches import MicroBatches
 from tutelage.models.shared_prefix import SharedPrefixRows
 from tutelage.records import Message, Prompt
 
@@ -171,28 +173,29 @@ class RewardModel(nn.Module):
         prompts: Sequence[Prompt],
         answers: Sequence[str],
         *,
-        batch_tokens: int = 8192,
+        batch_tokens: int = READ_TOKENS,
         cores: Cores | None = None,
     ) -> list[float | None]:
         """Normalised scores; None for a text too long to be scored whole.
 
         Args:
             prompts, answers: in pairs.
-            batch_tokens: read at once, padding included.
+            batch_tokens: read at once, padding included; fewer where memory runs out.
             cores: read a batch each.
         """
-        rows = [self.encode(p, a) for p, a in zip(prompts, answers, strict=True)]
+        encoded = [self.encode(p, a) for p, a in zip(prompts, answers, strict=True)]
+        whole = [i for i, row in enumerate(encoded) if row]
+        rows = [encoded[i] or () for i in whole]
 
         def read(chosen: list[int]) -> list[float]:
-            tokens, mask = self.pad([rows[i] or () for i in chosen])
+            tokens, mask = self.pad([rows[i] for i in chosen])
             scores: list[float] = ((self(tokens, mask) - self.scale.mean) / self.scale.std).tolist()
             return scores
 
-        batches = list(_batches(rows, batch_tokens))
-        scores: list[float | None] = [None] * len(rows)
-        for chosen, values in zip(batches, (cores or Cores()).map(read, batches), strict=True):
-            for i, value in zip(chosen, values, strict=True):
-                scores[i] = value
+        values = MicroBatches(batch_tokens).values([len(row) for row in rows], read, cores)
+        scores: list[float | None] = [None] * len(encoded)
+        for i, value in zip(whole, values, strict=True):
+            scores[i] = value
         return scores
 
     def with_scale(self, **changes: float) -> Self:
@@ -256,13 +259,3 @@ def _encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, answer: str) -> 
             question = prompt.text
         ids = tokenizer(question, answer, split_special_tokens=True)["input_ids"]
     return list(ids)
-
-
-def _batches(rows: Sequence[tuple[int, ...] | None], budget: int) -> Iterator[list[int]]:
-    """Indices of the encoded rows, longest first, at most `budget` padded tokens together."""
-    order = sorted((i for i, row in enumerate(rows) if row), key=lambda i: -len(rows[i] or ()))
-    while order:
-        width = len(rows[order[0]] or ())
-        size = max(1, budget // width)
-        yield order[:size]
-        order = order[size:]

@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from typing import Any, Protocol, Self, TypeVar
 
 import torch
@@ -22,8 +21,8 @@ from torch import Tensor
 from tutelage.algorithms import LossOutput
 from tutelage.config import BatchConfig
 from tutelage.distributed import Cores
+from tutelage.models.microbatches import BudgetHalved, MicroBatches
 from tutelage.trainers.finite import FiniteGuard
-from tutelage.trainers.microbatches import BudgetHalved, MicroBatches
 from tutelage.trainers.optimizer import Optimizer
 
 __all__ = ["Batch", "Describe", "Learner", "Plan"]
@@ -109,14 +108,10 @@ class Learner:
         """
         results: dict[str, Tensor] = {}
         planned = [rows for minibatch in plan[0] for rows in minibatch]
-        lengths = batch.row_lengths
-
-        def each(rows: list[int]) -> list[tuple[list[int], Mapping[str, Tensor]]]:
-            return list(
-                self.microbatches.each([rows], lengths, lambda few: compute(batch.select(few)))
-            )
-
-        for rows, parts in chain.from_iterable(self.cores.map(each, planned)):
+        read = self.microbatches.read_planned(
+            planned, batch.row_lengths, lambda rows: compute(batch.select(rows)), self.cores
+        )
+        for rows, parts in read:
             for name, part in parts.items():
                 shape = (len(batch), *_full_shape(batch, part))
                 whole = results.setdefault(name, part.new_zeros(shape))

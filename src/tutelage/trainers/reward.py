@@ -18,7 +18,10 @@ import torch
 from torch import Tensor
 
 from tutelage.algorithms import LossOutput, bradley_terry_loss, pairwise_accuracy
+from tutelage.config.training import READ_TOKENS
+from tutelage.distributed import Cores
 from tutelage.models import RewardModel
+from tutelage.models.microbatches import MicroBatches
 from tutelage.models.shared_prefix import shared_length
 from tutelage.records import Preference, Prompt
 from tutelage.trainers.batches import Shuffled
@@ -194,17 +197,28 @@ def _describe(groups: Sequence[ComparedAnswers], rows: Sequence[int]) -> list[di
 
 @torch.no_grad()
 def margins(
-    model: RewardModel, groups: Sequence[ComparedAnswers], *, rows_at_once: int = 64
+    model: RewardModel,
+    groups: Sequence[ComparedAnswers],
+    *,
+    batch_tokens: int = READ_TOKENS,
+    cores: Cores | None = None,
 ) -> tuple[list[float], list[float]]:
-    """r_a - r_b and the label of each pair, group by group."""
+    """r_a - r_b and the label of each pair, group by group.
+
+    Args:
+        model: left in evaluation mode.
+        groups: compared answers.
+        batch_tokens: read at once, padding included; fewer where memory runs out.
+        cores: read a batch each.
+    """
     model.eval()
-    order = sorted(range(len(groups)), key=lambda i: -shared_length(groups[i].texts))
-    measured: dict[int, list[float]] = {}
-    for start in range(0, len(order), rows_at_once):
-        chosen = order[start : start + rows_at_once]
-        a, b, _ = _compare(model, [groups[i] for i in chosen])
+
+    def read(rows: Sequence[int]) -> list[list[float]]:
+        a, b, _ = _compare(model, [groups[row] for row in rows])
         remaining = iter((a - b).tolist())
-        for i in chosen:
-            measured[i] = [next(remaining) for _ in groups[i].pairs]
-    found = [margin for i in range(len(groups)) for margin in measured[i]]
-    return found, [p_a for group in groups for _, _, p_a in group.pairs]
+        return [[next(remaining) for _ in groups[row].pairs] for row in rows]
+
+    lengths = ComparisonBatch(groups).row_lengths
+    measured = MicroBatches(batch_tokens).values(lengths, read, cores)
+    labels = [p_a for group in groups for _, _, p_a in group.pairs]
+    return [margin for row in measured for margin in row], labels

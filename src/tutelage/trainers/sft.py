@@ -15,8 +15,11 @@ import torch
 from torch import Tensor
 
 from tutelage.algorithms import LossOutput, token_logprobs
+from tutelage.config.training import READ_TOKENS
+from tutelage.distributed import Cores
 from tutelage.experience import TokenBatch
 from tutelage.models import Policy
+from tutelage.models.microbatches import MicroBatches
 from tutelage.trainers.learner import Learner
 
 __all__ = ["SFTStep", "WeightedSequence", "imitation_loss", "perplexity", "sft"]
@@ -91,14 +94,29 @@ def _describe(sequences: Sequence[WeightedSequence], rows: Sequence[int]) -> lis
 
 @torch.no_grad()
 def perplexity(
-    policy: Policy, sequences: Sequence[WeightedSequence], *, pad: int, rows_at_once: int = 64
+    policy: Policy,
+    sequences: Sequence[WeightedSequence],
+    *,
+    pad: int,
+    batch_tokens: int = READ_TOKENS,
+    cores: Cores | None = None,
 ) -> tuple[float, float]:
-    """Loss per weighted token and accuracy over held-out sequences."""
-    total: dict[str, Tensor] = {}
-    weight = sum(float(w) for ids, weights in sequences for w in weights[1:])
-    for start in range(0, len(sequences), rows_at_once):
-        batch = TokenBatch.collate(sequences[start : start + rows_at_once], pad=pad)
+    """Loss per weighted token and accuracy over held-out sequences.
+
+    Args:
+        policy: judged.
+        sequences: token ids with their weights.
+        pad: token id behind shorter sequences.
+        batch_tokens: read at once, padding included; fewer where memory runs out.
+        cores: read a batch each.
+    """
+    weight = sum(float(w) for _, weights in sequences for w in weights[1:])
+
+    def read(rows: Sequence[int]) -> tuple[float, float]:
+        batch = TokenBatch.collate([sequences[row] for row in rows], pad=pad)
         output = imitation_loss(policy, batch.to(policy.model.device), max(weight, 1e-9))
-        for name, value in (("loss", output.loss), ("accuracy", output.metrics["accuracy"])):
-            total[name] = total.get(name, torch.zeros(())) + value.cpu()
-    return float(total["loss"]), float(total["accuracy"])
+        return float(output.loss), float(output.metrics["accuracy"])
+
+    lengths = [len(ids) for ids, _ in sequences]
+    parts = [part for _, part in MicroBatches(batch_tokens).read(lengths, read, cores)]
+    return sum(loss for loss, _ in parts), sum(accuracy for _, accuracy in parts)

@@ -189,6 +189,21 @@ def test_question_arrives_whatever_else_is_in_the_batch(build, architecture):
     assert all(abs(a - b) > 1e-4 for a, b in zip(together, others, strict=True))
 
 
+def test_scores_are_the_same_when_memory_runs_out(build):
+    model = build("llama")
+    prompts, answers = [question("how?" * i) for i in range(1, 5)], ["so.", "like this.", "", "no"]
+    expected, sizes = model.score(prompts, answers), []
+
+    def room(module, inputs, keywords) -> None:
+        sizes.append(next(x for x in (*inputs, *keywords.values()) if torch.is_tensor(x)).numel())
+        if sizes[-1] > 60:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    model.model.base_model.register_forward_pre_hook(room, with_kwargs=True)
+    assert model.score(prompts, answers) == pytest.approx(expected, abs=1e-5)
+    assert sizes[0] > 60 >= sizes[-1]
+
+
 def test_every_turn_of_a_conversation_is_read(build):
     turns = (Message("user", "one"), Message("assistant", "two"), Message("user", "three"))
     for architecture in ("llama", "bert"):

@@ -7,8 +7,8 @@ from tutelage.models import Policy
 from tutelage.trainers.divergence import sequence_kl
 
 
-@pytest.mark.parametrize("rows_at_once", [1, 3, 64])
-def test_divergence_is_the_difference_of_sequence_logprobs(bench, tiny_causal_lm, rows_at_once):
+@pytest.mark.parametrize("batch_tokens", [1, 25, 640])
+def test_divergence_is_the_difference_of_sequence_logprobs(bench, tiny_causal_lm, batch_tokens):
     world = bench(prompts_per_step=5)
     completions = world.engine.generate(world.prompts, world.sampling)
     reference = tiny_causal_lm("llama", seed=1)
@@ -23,7 +23,7 @@ def test_divergence_is_the_difference_of_sequence_logprobs(bench, tiny_causal_lm
                 for model in (world.policy.model, reference)
             ]
         expected.append((gap[0] - gap[1]).item())
-    found = sequence_kl(Policy(reference), world.prompts, completions, rows_at_once=rows_at_once)
+    found = sequence_kl(Policy(reference), world.prompts, completions, batch_tokens=batch_tokens)
     assert found == pytest.approx(expected, abs=1e-4)
-    same = sequence_kl(world.policy, world.prompts, completions, rows_at_once=rows_at_once)
+    same = sequence_kl(world.policy, world.prompts, completions, batch_tokens=batch_tokens)
     assert same == pytest.approx([0] * 5, abs=1e-4)

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from tutelage.algorithms import LossOutput
 from tutelage.config import BatchConfig, OptimizerConfig
+from tutelage.distributed import Cores
 from tutelage.errors import TrainingError
 from tutelage.experience import TokenBatch
 from tutelage.models.memory import out_of_memory
+from tutelage.models.microbatches import BudgetHalved, MicroBatches
 from tutelage.trainers.learner import Learner
-from tutelage.trainers.microbatches import BudgetHalved, MicroBatches
 
 LENGTHS = (3, 2, 5, 2, 4, 2, 6, 2, 3)
 CUDA = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -193,6 +194,26 @@ def test_ppo_round_goes_on_with_a_smaller_budget(bench, ragged_script, relative_
         for found, expected in zip(short.gradients(name), sound.gradients(name), strict=True):
             # float32: sums are in another order.
             assert relative_gap(found, expected) < 2e-6
+
+
+# Reading.
+
+
+@pytest.mark.parametrize("cores", [None, Cores(2)], ids=["one core", "two"])
+def test_rows_that_are_read_keep_their_order_when_memory_runs_out(cores):
+    heard: list[str] = []
+    together: list[int] = []
+
+    def read(rows: Sequence[int]) -> list[int]:
+        if len(rows) * max(LENGTHS[row] for row in rows) > 6:
+            raise CUDA
+        together.append(len(rows))
+        return [100 * row + LENGTHS[row] for row in rows]
+
+    found = MicroBatches(30, heard.append).values(LENGTHS, read, cores)
+    assert found == [100 * row + length for row, length in enumerate(LENGTHS)]
+    assert sum(together) == len(LENGTHS) < 2 * len(together)
+    assert heard
 
 
 # The budget.

@@ -129,8 +129,8 @@ def test_margins_stand_in_the_order_of_the_pairs(build):
     model = build()
     a, b = scores(model, [a for a, _, _ in PAIRS]), scores(model, [b for _, b, _ in PAIRS])
     expected = [x - y for x, y in zip(a, b, strict=True)]
-    for rows_at_once in (1, 2, 64):
-        found, labels = margins(model, one_by_one(PAIRS), rows_at_once=rows_at_once)
+    for batch_tokens in (1, 60, 640):
+        found, labels = margins(model, one_by_one(PAIRS), batch_tokens=batch_tokens)
         assert found == pytest.approx(expected, abs=1e-5)
         assert labels == [p_a for _, _, p_a in PAIRS]
 

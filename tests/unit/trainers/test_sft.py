@@ -137,9 +137,9 @@ def test_loss_on_a_models_own_samples_is_what_it_drew_them_with(bench):
     assert perplexity(world.policy, rows, pad=0)[0] == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize("rows_at_once", [1, 2, 64])
-def test_held_out_loss_does_not_depend_on_batches(policy, rows_at_once):
-    loss, accuracy = perplexity(policy, SEQUENCES, pad=0, rows_at_once=rows_at_once)
+@pytest.mark.parametrize("batch_tokens", [1, 9, 64])
+def test_held_out_loss_does_not_depend_on_batches(policy, batch_tokens):
+    loss, accuracy = perplexity(policy, SEQUENCES, pad=0, batch_tokens=batch_tokens)
     assert loss == pytest.approx(loss_of(policy, SEQUENCES), rel=1e-5)
     hits = 0
     for ids, weights in SEQUENCES:

@@ -11,6 +11,7 @@ count again what it saves). Of each token, in each block, in numbers of one form
 
 from dataclasses import dataclass
 
+from tutelage.config.training import READ_TOKENS
 from tutelage.pipeline.plan.sizes import ModelSize
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "passing_activations",
     "reading_logits",
     "rollout",
+    "rows_read",
     "update_peak",
 ]
 
@@ -63,6 +65,11 @@ class Pass:
 def format_bytes(compute: str) -> int:
     """Bytes of a number in the format of the matrix products."""
     return 2 if compute == "bfloat16" else FLOAT
+
+
+def rows_read(length: int) -> int:
+    """Rows of `length` tokens that go through a model at once where nothing is trained."""
+    return max(1, READ_TOKENS // max(1, length))
 
 
 def kept_activations(run: Pass) -> int:

@@ -7,6 +7,7 @@ from tutelage.pipeline.plan.memory import (
     passing_activations,
     reading_logits,
     rollout,
+    rows_read,
 )
 from tutelage.pipeline.plan.parts import ModelBytes, Phase, StagePlan, Work
 from tutelage.pipeline.plan.sizes import ModelSize
@@ -14,10 +15,6 @@ from tutelage.pipeline.plan.work import decoding_work, scoring_work
 
 __all__ = ["plan_evaluate", "plan_sample"]
 
-_SCORED_TOKENS = 16_384
-"""Tokens in one pass of a reward model."""
-_COMPARED_ROWS = 64
-"""Rows in one pass of `sequence_kl`."""
 _HEAD_TOKENS = 2_048
 """Response tokens whose logits exist at a time, where no recipe says."""
 _COMPUTE = "float32"
@@ -70,7 +67,7 @@ def plan_evaluate(
     phase, work, batch = _decode(largest, config.sampling, config.max_prompt_tokens, config.limit)
     answer = min(config.sampling.max_tokens, baseline.context - 1)
     length = min(config.max_prompt_tokens, baseline.context - answer) + answer
-    rows = _COMPARED_ROWS
+    rows = rows_read(length)
     comparing = {
         "activations": passing_activations(baseline, rows * length),
         "logits": reading_logits(baseline, rows * answer, _HEAD_TOKENS, 2.0),
@@ -78,7 +75,9 @@ def plan_evaluate(
     phases = [phase, Phase("comparing", comparing)]
     scorers = [size for size in (reward, judge) if size is not None]
     for size in scorers:
-        phases.append(Phase("scoring", {"activations": passing_activations(size, _SCORED_TOKENS)}))
+        phases.append(
+            Phase("scoring", {"activations": passing_activations(size, rows_read(length) * length)})
+        )
     work += (scoring_work(baseline, batch, length, answer, _COMPUTE),)
     work += tuple(scoring_work(size, batch, length, 0, _COMPUTE) for size in scorers)
     units = None

@@ -18,6 +18,7 @@ from tutelage.pipeline.plan.memory import (
     kept_activations,
     passing_activations,
     reading_logits,
+    rows_read,
     update_peak,
 )
 from tutelage.pipeline.plan.parts import ModelBytes, Phase, StagePlan
@@ -36,10 +37,6 @@ __all__ = [
     "update_phase",
 ]
 
-_HELD_OUT_ROWS = 64
-"""Rows in one pass of `perplexity` and of `margins`."""
-_SCORED_TOKENS = 16_384
-"""Tokens in one pass of `RewardModel.score`."""
 _IMITATION_COPIES = 3.0
 """Logits' size: the softmax that is kept, and two gradients of it."""
 
@@ -184,7 +181,8 @@ class _Rows:
 
 def plan_pretrain(name: str, config: PretrainStage, size: ModelSize, device: str) -> StagePlan:
     """A new model on sequences of one length."""
-    rows = _Rows(min(config.length, size.context), config.rows, _HELD_OUT_ROWS, config.steps)
+    length = min(config.length, size.context)
+    rows = _Rows(length, config.rows, rows_read(length), config.steps)
     trained = Trained(size.parameters, FLOAT * size.parameters)
     return _language_model(
         name, config, size, trained, BatchConfig(minibatch=config.rows), rows, device
@@ -195,13 +193,14 @@ def plan_sft(name: str, config: SFTStage, size: ModelSize, device: str) -> Stage
     """A model on conversations of at most `max_length` tokens."""
     compute = config.precision.compute
     trained = trained_part(size, size.parameters, config.lora, compute, device)
-    minibatch, held_out, units = config.batch.minibatch, _HELD_OUT_ROWS, None
+    length, minibatch, units = min(config.max_length, size.context), config.batch.minibatch, None
+    held_out = rows_read(length)
     if config.limit is not None:
         kept_back = min(256, max(1, config.limit // 20))
         training = max(1, config.limit - kept_back)
         held_out = min(held_out, kept_back)
         units = max(1, -(-round(config.epochs * training) // minibatch))
-    rows = _Rows(min(config.max_length, size.context), minibatch, held_out, units)
+    rows = _Rows(length, minibatch, held_out, units)
     return _language_model(name, config, size, trained, config.batch, rows, device)
 
 
@@ -267,8 +266,8 @@ def plan_reward(name: str, config: RewardStage, size: ModelSize, device: str) ->
     # Which token may see which: made as booleans, then as numbers that attention adds.
     update = Phase(update.name, {**update.parts, "attention mask": _mask(cut.rows, length)})
     evaluation = {
-        "activations": passing_activations(size, _HELD_OUT_ROWS * length),
-        "attention mask": _mask(_HELD_OUT_ROWS, length),
+        "activations": passing_activations(size, rows_read(length) * length),
+        "attention mask": _mask(rows_read(length), length),
     }
     work = training_work(size, minibatch, length, 0, compute, trained.weights, checkpointing)
     return StagePlan(
@@ -290,7 +289,7 @@ def _calibration(config: RewardStage, size: ModelSize, text: int) -> tuple[Phase
     """Samples are scored where the recipe asks for it."""
     if config.calibration is None:
         return ()
-    tokens = max(_SCORED_TOKENS, text)
+    tokens = rows_read(text) * text
     return (Phase("calibration", {"activations": passing_activations(size, tokens)}),)
 
 

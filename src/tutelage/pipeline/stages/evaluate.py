@@ -112,7 +112,7 @@ def _answer(
         stage=config.models[name].split("/")[0],
         answers=[Answer(c.text, ended=not c.truncated) for c in completions],
         lengths=[len(c.tokens) for c in completions],
-        divergence=sequence_kl(baseline, encoded, completions),
+        divergence=sequence_kl(baseline, encoded, completions, cores=cores),
         proxy=proxy.score(prompts, texts, cores=cores) if proxy is not None else None,
     )
 

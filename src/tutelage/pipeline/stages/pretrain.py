@@ -80,14 +80,14 @@ def _train(
 ) -> dict[str, float]:
     facts = _facts_only(held_out)
     pad = int(tokenizer.pad_token_id or 0)
-    source = generator(context)
+    source, cores = generator(context), share_out(context, policy.model)
     optimizer = Optimizer(policy.model, config.optimizer, config.steps)
     learner = new_learner(
         context,
         {"pretrain": optimizer},
         BatchConfig(minibatch=config.rows, microbatch_tokens=_MICROBATCH_TOKENS),
         source,
-        share_out(context, policy.model),
+        cores,
     )
     batches = Shuffled(training, config.rows, config.steps, source)
     result = {"tokens": 0.0, "steps": 0.0}
@@ -105,11 +105,13 @@ def _train(
                 "throughput/tokens_per_second": speed.read(step.tokens),
             }
             if done % every == 0 or done == config.steps:
-                result["loss"], result["accuracy"] = perplexity(policy, held_out, pad=pad)
+                result["loss"], result["accuracy"] = perplexity(
+                    policy, held_out, pad=pad, cores=cores
+                )
                 metrics["pretrain/held_out_loss"] = result["loss"]
                 if facts:
                     result["fact_loss"], result["fact_accuracy"] = perplexity(
-                        policy, facts, pad=pad
+                        policy, facts, pad=pad, cores=cores
                     )
                     metrics["pretrain/fact_accuracy"] = result["fact_accuracy"]
             context.metrics.log(step.index, metrics)

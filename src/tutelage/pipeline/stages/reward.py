@@ -174,7 +174,7 @@ def _measure(
     model: RewardModel, held_out: Sequence[Preference], context: StageContext
 ) -> RewardQuality:
     groups, _ = encode_comparisons(model, held_out)
-    return quality(*margins(model, groups), seed=context.seed)
+    return quality(*margins(model, groups, cores=share_out(context, model)), seed=context.seed)
 
 
 def _calibrate(

@@ -51,7 +51,7 @@ def run(config: SFTStage, context: StageContext) -> dict[str, float]:
     optimizer = Optimizer(part.weights, config.optimizer, steps)
     learner = new_learner(context, {"sft": optimizer}, config.batch, source, cores)
     pad = int(tokenizer.pad_token_id or 0)
-    before, _ = perplexity(policy, held_out, pad=pad)
+    before, _ = perplexity(policy, held_out, pad=pad, cores=cores)
     speed = Speed()
     batches = Shuffled(training, config.batch.minibatch, steps, source)
     with context.checkpoints.track(model=part, learner=learner, batches=batches) as checkpoints:
@@ -70,7 +70,7 @@ def run(config: SFTStage, context: StageContext) -> dict[str, float]:
             context.progress.step(step.index + 1, steps, metrics)
             checkpoints.boundary(step.index + 1)
     tuned = policy.around(part.merged())
-    after, accuracy = perplexity(tuned, held_out, pad=pad)
+    after, accuracy = perplexity(tuned, held_out, pad=pad, cores=cores)
     save_policy(
         context,
         tuned.model,

@@ -379,7 +379,7 @@ class _Probe:
         )
         guard = FiniteGuard(self.context.evidence)
         completions = sample(self.engine, self.prompts, sampling, guard)
-        divergence = sequence_kl(self.reference, self.prompts, completions)
+        divergence = sequence_kl(self.reference, self.prompts, completions, cores=self.engine.cores)
         for prompt, completion, kl in zip(self.prompts, completions, divergence, strict=True):
             self.rows.append(
                 {

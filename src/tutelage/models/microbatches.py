@@ -6,16 +6,21 @@ A micro-batch is what goes through the model at once. How rows are cut changes n
 are divided by the denominator of the whole minibatch.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import TypeVar
 
+from tutelage.config.training import READ_TOKENS
+from tutelage.distributed import Cores
 from tutelage.errors import TrainingError
 from tutelage.models.memory import out_of_memory, release_memory
 
 __all__ = ["BudgetHalved", "MicroBatches"]
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 class BudgetHalved(Exception):
@@ -25,7 +30,9 @@ class BudgetHalved(Exception):
 class MicroBatches:
     """Cuts rows up by a budget of tokens that never rises."""
 
-    def __init__(self, tokens: int, notify: Callable[[str], None]) -> None:
+    def __init__(
+        self, tokens: int = READ_TOKENS, notify: Callable[[str], None] = _log.warning
+    ) -> None:
         """Begins with the configured budget.
 
         Args:
@@ -83,6 +90,48 @@ class MicroBatches:
                     yield from self.each([part], lengths, compute)
                 else:
                     yield part, result
+
+    def read(
+        self,
+        lengths: Sequence[int],
+        compute: Callable[[list[int]], T],
+        cores: Cores | None = None,
+    ) -> Iterator[tuple[list[int], T]]:
+        """All rows once, the longest first.
+
+        Args:
+            lengths: tokens of every row.
+            compute: takes the numbers of the rows of one micro-batch.
+            cores: work on a micro-batch each.
+        """
+        order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+        return self.read_planned(list(self.cut(order, lengths)), lengths, compute, cores)
+
+    def values(
+        self,
+        lengths: Sequence[int],
+        compute: Callable[[list[int]], Sequence[T]],
+        cores: Cores | None = None,
+    ) -> list[T]:
+        """One value for every row, in the rows' order; `compute` gives those of some rows."""
+        found: dict[int, T] = {}
+        for rows, values in self.read(lengths, compute, cores):
+            found.update(zip(rows, values, strict=True))
+        return [found[row] for row in range(len(lengths))]
+
+    def read_planned(
+        self,
+        planned: Sequence[Sequence[int]],
+        lengths: Sequence[int],
+        compute: Callable[[list[int]], T],
+        cores: Cores | None = None,
+    ) -> Iterator[tuple[list[int], T]]:
+        """As `each`, several micro-batches at a time."""
+
+        def part(rows: Sequence[int]) -> list[tuple[list[int], T]]:
+            return list(self.each([rows], lengths, compute))
+
+        return chain.from_iterable((cores or Cores()).map(part, planned))
 
     def _halve(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
         longest = max(lengths[row] for row in rows)
