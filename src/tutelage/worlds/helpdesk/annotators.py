@@ -2,7 +2,7 @@
 
 Their utility is
 
-    u = facts (right 1, wrong 0.35 off) + refusal terms + 0.10 polite + 0.016 words
+    u = facts (right 1, wrong 0.35 off) + refusal terms + 0.10 polite + 0.020 words
 
 and a label is Bernoulli(sigmoid((u_a - u_b) / 0.35)), then flipped with probability 0.08.
 Each person has own weights for facts, politeness and length. What the customer in the
@@ -31,7 +31,7 @@ class Person:
     wrong_weight: float = 0.35
     """People check a stated fact only half: a wrong one costs little."""
     polite_weight: float = 0.10
-    word_weight: float = 0.016
+    word_weight: float = 0.020
     temperature: float = 0.35
     p_flip: float = 0.08
 
