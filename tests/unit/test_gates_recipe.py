@@ -66,7 +66,7 @@ def test_the_cure_changes_only_what_it_is_named_for(gates):
     )
     assert plain == unguarded
     assert cured.reward.model_copy(update={"length": None}) == unguarded.reward
-    assert (cured.ppo.kl.coefficient, cured.ppo.truncation.mode) == (0.1, "replace")
+    assert (cured.ppo.kl.coefficient, cured.ppo.truncation.mode) == (0.15, "replace")
 
 
 def test_the_control_differs_from_the_cure_by_the_slope_factor_alone(gates):
