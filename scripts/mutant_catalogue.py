@@ -365,8 +365,8 @@ MUTANTS = (
     Mutant(
         "ratio-unclamped",
         "src/tutelage/algorithms/policy.py",
-        "log_ratio = (new - old).clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO)",
-        "log_ratio = new - old",
+        "return (new - old).clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO)",
+        "return new - old",
         "One token with a large log-ratio makes the loss infinite.",
         ("tests/unit/algorithms/test_policy.py",),
     ),
