@@ -24,8 +24,8 @@ from tutelage.records import (
 from tutelage.trainers.learner import Learner
 from tutelage.trainers.optimizer import Optimizer
 from tutelage.trainers.ppo import ppo
-from tutelage.trainers.round import RoundStep
 from tutelage.trainers.reward import Minibatches, encode_comparisons, margins, train_reward
+from tutelage.trainers.round import RoundStep
 from tutelage.trainers.sft import sft
 
 LINES = [

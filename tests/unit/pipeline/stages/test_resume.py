@@ -237,7 +237,7 @@ def test_moving_baseline_is_a_needed_part_of_the_state(tiny_recipe, outcome, tmp
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """The base with the changes in it, section by section."""
-    inner = {k: merged(base[k] or {}, v) for k, v in changes.items() if isinstance(v, dict)}
+    inner = {k: merged(base.get(k) or {}, v) for k, v in changes.items() if isinstance(v, dict)}
     return {**base, **changes, **inner}
 
 
