@@ -1,4 +1,4 @@
-"""What the sections of all stages share."""
+"""What every stage of a recipe has, and what it reads."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -12,7 +12,7 @@ Reference = Annotated[str, "reference"]
 
 
 class StageSection(Section):
-    """What all stages have."""
+    """A stage: its seed, and its references."""
 
     seed: int | None = None
     """Seed of this stage; unset derives it from the recipe's seed and the stage's name."""
