@@ -205,9 +205,9 @@ MUTANTS = (
     Mutant(
         "k3-in-the-reward",
         "src/tutelage/trainers/ppo.py",
-        "kl = kl_estimate(_present(experience.old_logprobs), _present(experience.ref_logprobs))",
+        "kl = kl_estimate(present(experience.old_logprobs), present(experience.ref_logprobs))",
         "kl = kl_estimate(\n"
-        '            _present(experience.old_logprobs), _present(experience.ref_logprobs), "k3"\n'
+        '            present(experience.old_logprobs), present(experience.ref_logprobs), "k3"\n'
         "        )",
         "The reward is shaped with k3, whose gradient leads to another policy than "
         "π_ref exp(r / β).",
@@ -215,7 +215,7 @@ MUTANTS = (
     ),
     Mutant(
         "k3-allowed",
-        "src/tutelage/config/ppo.py",
+        "src/tutelage/config/rounds.py",
         'if value != "k1":',
         'if value not in ("k1", "k3"):',
         "A recipe may ask for k3 in the reward.",
@@ -223,7 +223,7 @@ MUTANTS = (
     ),
     Mutant(
         "kl-loss-detached",
-        "src/tutelage/trainers/ppo.py",
+        "src/tutelage/trainers/policy_loss.py",
         "divergences.append(full_kl(logits, other_logits))",
         "divergences.append(full_kl(logits.detach(), other_logits))",
         "The KL term of the loss has a value but no gradient.",
@@ -231,7 +231,7 @@ MUTANTS = (
     ),
     Mutant(
         "kl-against-itself",
-        "src/tutelage/trainers/ppo.py",
+        "src/tutelage/trainers/round.py",
         '"ref_logprobs": reference.logprobs(rows),',
         '"ref_logprobs": policy.logprobs(rows),',
         "The penalty compares the policy with itself; beta changes nothing.",
@@ -365,8 +365,8 @@ MUTANTS = (
     Mutant(
         "ratio-unclamped",
         "src/tutelage/algorithms/policy.py",
-        "log_ratio = (new - old).clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO)",
-        "log_ratio = new - old",
+        "return (new - old).clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO)",
+        "return new - old",
         "One token with a large log-ratio makes the loss infinite.",
         ("tests/unit/algorithms/test_policy.py",),
     ),

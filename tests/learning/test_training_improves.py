@@ -23,8 +23,9 @@ from tutelage.records import (
 )
 from tutelage.trainers.learner import Learner
 from tutelage.trainers.optimizer import Optimizer
-from tutelage.trainers.ppo import PPOStep, ppo
+from tutelage.trainers.ppo import ppo
 from tutelage.trainers.reward import Minibatches, encode_comparisons, margins, train_reward
+from tutelage.trainers.round import RoundStep
 from tutelage.trainers.sft import sft
 
 LINES = [
@@ -133,10 +134,10 @@ def p_value(before: Sequence[float], after: Sequence[float]) -> float:
 
 
 @pytest.fixture
-def trained(tiny_causal_lm, tiny_tokenizer) -> Callable[..., list[PPOStep]]:
+def trained(tiny_causal_lm, tiny_tokenizer) -> Callable[..., list[RoundStep]]:
     """`trained(reward)`: the rounds of a short PPO run."""
 
-    def run(reward) -> list[PPOStep]:
+    def run(reward) -> list[RoundStep]:
         rounds = 20
         config = PPOConfig.model_validate(
             {
@@ -183,7 +184,7 @@ def trained(tiny_causal_lm, tiny_tokenizer) -> Callable[..., list[PPOStep]]:
     return run
 
 
-def shares(step: PPOStep) -> list[float]:
+def shares(step: RoundStep) -> list[float]:
     return [score.value for score in low_letters([], step.completions)]
 
 

@@ -7,12 +7,16 @@ No configuration, model, optimiser, process group or file. Per-token tensors are
     logits ─ token_logprobs ─┬─ kl_estimate ─ shape_rewards ─ gae ─ masked_whiten ─┐
                              └───────────────────────── ppo_policy_loss <──────────┤
     values ──────────────────────────────────────────── ppo_value_loss  <── returns┘
+
+    without a critic: group_advantages (GRPO), leave_one_out (RLOO), subtract_baseline (REINFORCE),
+    normalised_returns (REINFORCE++) ──> ppo_policy_loss, gspo_policy_loss, reinforce_loss
 """
 
 from tutelage.algorithms.advantages import gae
 from tutelage.algorithms.aggregation import Aggregation, loss_denominator
 from tutelage.algorithms.bradley_terry import bradley_terry_loss, pairwise_accuracy
 from tutelage.algorithms.distributions import entropy, full_kl, token_logprobs
+from tutelage.algorithms.groups import group_advantages, leave_one_out
 from tutelage.algorithms.importance import importance_metrics, importance_weight
 from tutelage.algorithms.kl import KLKind, kl_estimate
 from tutelage.algorithms.kl_control import AdaptiveKL, FixedKL, KLCoefficient
@@ -26,10 +30,22 @@ from tutelage.algorithms.masked import (
     zero_outside,
 )
 from tutelage.algorithms.moments import Affine, RunningMoments, fit_affine
-from tutelage.algorithms.policy import ppo_policy_loss
+from tutelage.algorithms.policy import (
+    gspo_policy_loss,
+    ppo_policy_loss,
+    reinforce_loss,
+    sequence_ratio,
+)
+from tutelage.algorithms.returns import (
+    MovingBaseline,
+    normalised_returns,
+    reward_to_go,
+    subtract_baseline,
+)
 from tutelage.algorithms.shaping import (
     TruncationKind,
     length_penalty,
+    overlong_penalty,
     shape_rewards,
     truncation_score,
 )
@@ -44,6 +60,7 @@ __all__ = [
     "KLCoefficient",
     "KLKind",
     "LossOutput",
+    "MovingBaseline",
     "RunningMoments",
     "TruncationKind",
     "bradley_terry_loss",
@@ -52,20 +69,29 @@ __all__ = [
     "fit_affine",
     "full_kl",
     "gae",
+    "group_advantages",
+    "gspo_policy_loss",
     "importance_metrics",
     "importance_weight",
     "kl_estimate",
     "last_token",
+    "leave_one_out",
     "length_penalty",
     "loss_denominator",
     "masked_mean",
     "masked_variance",
     "masked_whiten",
     "merge_metrics",
+    "normalised_returns",
+    "overlong_penalty",
     "pairwise_accuracy",
     "ppo_policy_loss",
     "ppo_value_loss",
+    "reinforce_loss",
+    "reward_to_go",
+    "sequence_ratio",
     "shape_rewards",
+    "subtract_baseline",
     "token_logprobs",
     "truncation_score",
     "value_sigma2",

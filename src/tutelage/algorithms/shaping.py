@@ -16,7 +16,13 @@ from torch import Tensor
 
 from tutelage.algorithms.masked import last_token, require_same_shape, zero_outside
 
-__all__ = ["TruncationKind", "length_penalty", "shape_rewards", "truncation_score"]
+__all__ = [
+    "TruncationKind",
+    "length_penalty",
+    "overlong_penalty",
+    "shape_rewards",
+    "truncation_score",
+]
 
 TruncationKind = Literal["subtract", "replace"]
 
@@ -104,3 +110,29 @@ def length_penalty(
     if coefficient < 0:
         raise ValueError(f"a negative coefficient would reward length, found {coefficient!r}")
     return -coefficient * (lengths - threshold).clamp(min=0)
+
+
+def overlong_penalty(
+    lengths: Int[Tensor, "*shape"], *, longest: int, buffer: int, penalty: float = 1.0
+) -> Float[Tensor, "*shape"]:
+    """A punishment that rises over the last tokens before the limit.
+
+        y = -p · clip((T - (L_max - L_buffer)) / L_buffer, 0, 1)
+
+    Source: DAPO, Yu et al. 2025 (arXiv:2503.14476), eq. 13, where p = 1. A completion is told that
+    it is getting long before it is cut off, where `truncation_score` only says so afterwards.
+
+    Args:
+        lengths: T, in tokens.
+        longest: L_max, in tokens.
+        buffer: L_buffer, in tokens, at most L_max.
+        penalty: p, in score.
+
+    Raises:
+        ValueError: the buffer is empty or longer than the limit, or the penalty is negative.
+    """
+    if not 0 < buffer <= longest:
+        raise ValueError(f"the buffer must lie in [1, {longest}] tokens, found {buffer!r}")
+    if penalty < 0:
+        raise ValueError(f"a negative penalty would reward length, found {penalty!r}")
+    return -penalty * ((lengths - (longest - buffer)) / buffer).clamp(0, 1)

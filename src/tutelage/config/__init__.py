@@ -3,52 +3,69 @@
 from tutelage.config.adapters import LoRAConfig
 from tutelage.config.alarms import AlarmsConfig
 from tutelage.config.base import Section
+from tutelage.config.grpo import GRPOConfig, LossKLConfig
 from tutelage.config.load import build_section, load_recipe, load_section
-from tutelage.config.ppo import KLConfig, PPOConfig, SamplingConfig, TruncationConfig
+from tutelage.config.ppo import PPOConfig
 from tutelage.config.recipe import CheckpointConfig, Recipe, TrackersConfig, referenced_name
+from tutelage.config.reinforce import ReinforceConfig, ReinforcePPConfig
+from tutelage.config.rloo import RLOOConfig
+from tutelage.config.rounds import (
+    ClippedConfig,
+    KLConfig,
+    PenaltyConfig,
+    RoundsConfig,
+    SamplingConfig,
+    TruncationConfig,
+)
+from tutelage.config.stage import Reference
 from tutelage.config.stages import (
     EvaluateStage,
     HelpdeskStage,
     LabelStage,
-    LengthPenaltyConfig,
     ModelShape,
     OpeningsStage,
     PairsStage,
     PretrainStage,
-    Reference,
-    RewardConfig,
     RewardPhase,
     RewardStage,
     SampleStage,
     SFTStage,
     SplitStage,
     Stage,
-    TrainStage,
 )
+from tutelage.config.train import LengthPenaltyConfig, RewardConfig, TrainStage
 from tutelage.config.training import BatchConfig, OptimizerConfig, PrecisionConfig
 
 __all__ = [
     "AlarmsConfig",
     "BatchConfig",
     "CheckpointConfig",
+    "ClippedConfig",
     "EvaluateStage",
+    "GRPOConfig",
     "HelpdeskStage",
     "KLConfig",
     "LabelStage",
     "LengthPenaltyConfig",
     "LoRAConfig",
+    "LossKLConfig",
     "ModelShape",
     "OpeningsStage",
     "OptimizerConfig",
     "PPOConfig",
     "PairsStage",
+    "PenaltyConfig",
     "PrecisionConfig",
     "PretrainStage",
+    "RLOOConfig",
     "Recipe",
     "Reference",
+    "ReinforceConfig",
+    "ReinforcePPConfig",
     "RewardConfig",
     "RewardPhase",
     "RewardStage",
+    "RoundsConfig",
     "SFTStage",
     "SampleStage",
     "SamplingConfig",

@@ -1,4 +1,4 @@
-"""Settings of the alarms that watch over PPO."""
+"""Settings of the alarms that watch over the rounds of a learner."""
 
 from typing import Literal
 

@@ -20,45 +20,31 @@ from pydantic import (
 
 from tutelage.config.adapters import LoRAConfig
 from tutelage.config.base import Section
-from tutelage.config.ppo import PPOConfig, SamplingConfig
+from tutelage.config.rounds import SamplingConfig
+from tutelage.config.stage import Reference, StageSection
+from tutelage.config.train import TrainStage
 from tutelage.config.training import BatchConfig, OptimizerConfig, PrecisionConfig, Share
 
 __all__ = [
     "EvaluateStage",
     "HelpdeskStage",
     "LabelStage",
-    "LengthPenaltyConfig",
     "ModelShape",
     "OpeningsStage",
     "PairsStage",
     "PretrainStage",
-    "Reference",
-    "RewardConfig",
     "RewardPhase",
     "RewardStage",
     "SFTStage",
     "SampleStage",
     "SplitStage",
     "Stage",
-    "TrainStage",
 ]
-
-Reference = Annotated[str, "reference"]
-"""The output of another stage, a user's input, or a path."""
 
 PartName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 
 
-class _Stage(Section):
-    seed: int | None = None
-    """Seed of this stage; unset derives it from the recipe's seed and the stage's name."""
-
-    def references(self) -> Iterator[str]:
-        """What the stage reads, in the order of its fields."""
-        yield from ()
-
-
-class HelpdeskStage(_Stage):
+class HelpdeskStage(StageSection):
     """Writes the corpora and prompts of the built-in helpdesk world."""
 
     kind: Literal["helpdesk"] = "helpdesk"
@@ -95,7 +81,7 @@ class ModelShape(Section):
     """Largest vocabulary of the byte-level BPE tokenizer."""
 
 
-class PretrainStage(_Stage):
+class PretrainStage(StageSection):
     """Trains a tokenizer and a small causal language model from nothing."""
 
     kind: Literal["pretrain"] = "pretrain"
@@ -127,7 +113,7 @@ class PretrainStage(_Stage):
         yield from self.tokenizer_data
 
 
-class SFTStage(_Stage):
+class SFTStage(StageSection):
     """Supervised fine-tuning on demonstrations."""
 
     kind: Literal["sft"] = "sft"
@@ -153,7 +139,7 @@ class SFTStage(_Stage):
         yield from self.data
 
 
-class SampleStage(_Stage):
+class SampleStage(StageSection):
     """Draws completions for prompts."""
 
     kind: Literal["sample"] = "sample"
@@ -173,7 +159,7 @@ class SampleStage(_Stage):
         yield self.prompts
 
 
-class LabelStage(_Stage):
+class LabelStage(StageSection):
     """Asks an annotator which of two completions is better."""
 
     kind: Literal["label"] = "label"
@@ -194,7 +180,7 @@ class LabelStage(_Stage):
         yield self.samples
 
 
-class SplitStage(_Stage):
+class SplitStage(StageSection):
     """Deals the rows of files out to disjoint parts, for training and for tests."""
 
     kind: Literal["split"] = "split"
@@ -216,7 +202,7 @@ class SplitStage(_Stage):
         return self
 
 
-class PairsStage(_Stage):
+class PairsStage(StageSection):
     """Builds preferences from labelled texts: a positive one is preferred to a negative one.
 
     The texts of a pair begin with the same word, which is the pair's prompt. Each text is in
@@ -236,7 +222,7 @@ class PairsStage(_Stage):
         yield from self.data
 
 
-class OpeningsStage(_Stage):
+class OpeningsStage(StageSection):
     """Makes prompts of the first words of texts, to be continued by the policy."""
 
     kind: Literal["openings"] = "openings"
@@ -266,7 +252,7 @@ class RewardPhase(Section):
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-5, warmup=0.03)
 
 
-class RewardStage(_Stage):
+class RewardStage(StageSection):
     """Trains a reward model on preferences with the Bradley-Terry loss."""
 
     kind: Literal["reward"] = "reward"
@@ -298,102 +284,7 @@ class RewardStage(_Stage):
             yield self.calibration
 
 
-class LengthPenaltyConfig(Section):
-    """-coefficient * max(0, tokens - threshold), in units of the reward model's sigma."""
-
-    coefficient: NonNegativeFloat | Literal["auto"] = "auto"
-    """Penalty per token; auto takes `slope_factor` times the reward model's own slope."""
-    threshold: NonNegativeFloat | Literal["auto"] = "auto"
-    """Tokens that cost nothing; auto takes the 90 % quantile of the reference's lengths."""
-    slope_factor: PositiveFloat = 1.5
-    """Below 1 the penalty is smaller than what the reward model pays for a token."""
-
-
-class RewardConfig(Section):
-    """What the policy is rewarded for: the parts add up."""
-
-    model: Reference | None = None
-    """The reward model."""
-    clip: PositiveFloat | None = None
-    """Bound on the reward model's score, in its sigmas."""
-    length: LengthPenaltyConfig | None = None
-    """Penalty on long completions."""
-    functions: dict[str, float] = Field(default_factory=dict)
-    """Python functions `path.py:name` with their weights."""
-
-    def references(self) -> Iterator[str]:
-        """The reward model."""
-        if self.model is not None:
-            yield self.model
-
-
-class TrainStage(_Stage):
-    """Trains a policy against a reward by reinforcement learning."""
-
-    kind: Literal["train"] = "train"
-    algorithm: Literal["ppo"] = "ppo"
-    """The learner."""
-    model: Reference
-    """The policy to start from; its frozen copy is the reference."""
-    reward: RewardConfig
-    prompts: Reference
-    """A file of the `prompts` schema."""
-    limit: PositiveInt | None = None
-    """Use only the first prompts."""
-    max_prompt_tokens: PositiveInt = 512
-    """Longer prompts are left out and counted."""
-    critic: Literal["reward", "policy"] = "policy"
-    """What the critic starts from: the reward model, or the policy with a zero head."""
-    critic_trunk: Literal["own", "shared", "adapter"] = "own"
-    """What the critic's head stands on. own: a copy of what it starts from. shared: the policy's
-    trunk, which then learns from both losses; one pass serves both, and half the memory. adapter:
-    the policy's model with an adapter of the critic's own, which needs `lora`."""
-    ppo: PPOConfig = PPOConfig()
-    lora: LoRAConfig | None = None
-    """Train adapters of the policy. Its own weights, the adapters switched off, are then the
-    reference: no copy is held."""
-    probes: Reference | None = None
-    """Prompts answered every `probe_every` rounds; the evaluation judges them afterwards."""
-    probe_every: PositiveInt = 10
-    """Rounds between probes."""
-    probe_count: PositiveInt = 128
-    """Prompts in a probe."""
-    log_samples: NonNegativeInt = 3
-    """Completions written to samples.jsonl in each round."""
-
-    def references(self) -> Iterator[str]:
-        """The policy, the reward, the prompts and the probes."""
-        yield self.model
-        yield from self.reward.references()
-        yield self.prompts
-        if self.probes is not None:
-            yield self.probes
-
-    @model_validator(mode="after")
-    def _trunk_is_the_policys(self) -> Self:
-        if self.critic_trunk == "adapter" and self.lora is None:
-            raise ValueError(
-                "critic_trunk is 'adapter', a critic with adapters of its own on the policy's "
-                "trunk, which needs a policy with adapters: set lora, or critic_trunk to 'shared' "
-                "or 'own'"
-            )
-        if self.critic_trunk != "own" and self.critic == "reward":
-            raise ValueError(
-                f"critic_trunk is {self.critic_trunk!r} and critic is 'reward', but the policy's "
-                "trunk is not the reward model's, whose head would read states that it does not "
-                "know: set critic to 'policy' or critic_trunk to 'own'"
-            )
-        quantised = self.lora is not None and self.lora.quantise != "none"
-        if quantised and (self.critic_trunk, self.critic) == ("own", "policy"):
-            raise ValueError(
-                "lora.quantise is '4bit' and the critic is to start from a copy of the policy, but "
-                "4-bit weights cannot be trained: set critic_trunk to 'adapter' or 'shared', or "
-                "critic to 'reward'"
-            )
-        return self
-
-
-class EvaluateStage(_Stage):
+class EvaluateStage(StageSection):
     """Compares models on held-out prompts by signals the policy never trained on."""
 
     kind: Literal["evaluate"] = "evaluate"

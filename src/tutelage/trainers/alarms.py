@@ -1,8 +1,8 @@
-"""Alarms: names for what goes wrong in a round of PPO, read from the round's own metrics.
+"""Alarms: names for what goes wrong in a round, read from the round's own metrics.
 
     metrics ──look──> names and sentences ──Alarms──> said once, counted in every round, or the end
 
-Each alarm has an action and a limit in `ppo.alarms`. A metric that a round does not have, or that
+Each alarm has an action and a limit in `alarms`. A metric that a round does not have, or that
 is not a number, rings nothing: numbers that are not finite have a policy of their own.
 """
 
@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tutelage.config import PPOConfig
+from tutelage.config import KLConfig, RoundsConfig
 from tutelage.errors import TrainingError
 
 __all__ = ["Alarms", "look"]
@@ -19,7 +19,7 @@ _ENDING = 0.9
 """Share of completions that end by themselves, from which short ones are taken for empty ones."""
 
 
-def look(metrics: Mapping[str, float], config: PPOConfig) -> dict[str, str]:
+def look(metrics: Mapping[str, float], config: RoundsConfig) -> dict[str, str]:
     """What rings in a round: the alarm's name and a sentence with what was found and expected.
 
     Alarms that are off are left out.
@@ -80,16 +80,17 @@ def look(metrics: Mapping[str, float], config: PPOConfig) -> dict[str, str]:
     }
 
 
-def _kl_limit(config: PPOConfig) -> float:
+def _kl_limit(config: RoundsConfig) -> float:
     if config.alarms.kl_runaway_limit is not None:
         return config.alarms.kl_runaway_limit
-    return 100.0 if config.kl.target is None else 10.0 * config.kl.target
+    target = config.kl.target if isinstance(config.kl, KLConfig) else None
+    return 100.0 if target is None else 10.0 * target
 
 
 class Alarms:
     """The alarms of a stage: how often each has rung, and since when."""
 
-    def __init__(self, config: PPOConfig, notify: Callable[[str], None]) -> None:
+    def __init__(self, config: RoundsConfig, notify: Callable[[str], None]) -> None:
         """Begins with silence.
 
         Args:
@@ -125,7 +126,8 @@ class Alarms:
     def stop(self, step: int) -> TrainingError:
         """The error that ends the stage after the round that was heard last."""
         named = "; ".join(f"alarm {name}: {text}" for name, text in self._stopping.items())
-        keys = " or ".join(f"ppo.alarms.{name}" for name in self._stopping)
+        section = self._config.section
+        keys = " or ".join(f"{section}.alarms.{name}" for name in self._stopping)
         return TrainingError(
             f"stopped and saved after step {step} by {named}. The same command goes on from there "
             f"as things are; {keys} set to warn does not stop"

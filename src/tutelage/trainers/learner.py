@@ -131,6 +131,7 @@ class Learner:
         stop: Callable[[Mapping[str, float]], bool] | None = None,
         observe: Callable[[Mapping[str, float]], None] | None = None,
         describe: Describe | None = None,
+        count: Callable[[B], float] | None = None,
     ) -> dict[str, float]:
         """Steps through the plan and returns the metrics' means.
 
@@ -142,13 +143,14 @@ class Learner:
             stop: asked before each step with that minibatch's metrics; ends the updates.
             observe: shown each minibatch's metrics.
             describe: rows as JSON, to be written down when a step is not finite.
+            count: what a micro-batch adds to the denominator; the batch's own, when absent.
 
         Raises:
             TrainingError: too many steps were not finite, or a single row does not fit memory.
         """
         history: list[dict[str, float]] = []
         for minibatch in (minibatch for epoch in plan for minibatch in epoch):
-            metrics, rows = self._gradients(loss, batch, minibatch)
+            metrics, rows = self._gradients(loss, batch, minibatch, count)
             if observe is not None:
                 observe(metrics)
             history.append(metrics)
@@ -170,7 +172,11 @@ class Learner:
         return metrics | self._step(metrics, None, evidence)
 
     def _gradients(
-        self, loss: Loss[B], batch: B, minibatch: list[list[int]]
+        self,
+        loss: Loss[B],
+        batch: B,
+        minibatch: list[list[int]],
+        count: Callable[[B], float] | None = None,
     ) -> tuple[dict[str, float], list[int]]:
         """Leaves the gradient of a whole minibatch in the weights.
 
@@ -179,18 +185,22 @@ class Learner:
         """
         while True:
             try:
-                return self._sum_of_parts(loss, batch, minibatch)
+                return self._sum_of_parts(loss, batch, minibatch, count)
             except BudgetHalved:
                 # What was added up so far, and half a backward pass.
                 self._zero_grad()
 
     def _sum_of_parts(
-        self, loss: Loss[B], batch: B, minibatch: list[list[int]]
+        self,
+        loss: Loss[B],
+        batch: B,
+        minibatch: list[list[int]],
+        count: Callable[[B], float] | None,
     ) -> tuple[dict[str, float], list[int]]:
         lengths = batch.row_lengths
         pieces = [part for rows in minibatch for part in self.microbatches.cut(rows, lengths)]
         parts = [batch.select(rows) for rows in pieces]
-        denominator = sum(part.denominator for part in parts)
+        denominator = sum(part.denominator if count is None else count(part) for part in parts)
 
         def learn(piece: tuple[list[int], B]) -> _Learned:
             rows, part = piece

@@ -21,7 +21,14 @@ from tutelage.errors import TrainingError
 from tutelage.experience import Experience
 from tutelage.records import Completion, EncodedPrompt, Score
 
-__all__ = ["agreement_guard", "collate", "distinct_bigrams", "reward_metrics", "rollout_metrics"]
+__all__ = [
+    "agreement_guard",
+    "collate",
+    "distinct_bigrams",
+    "group_metrics",
+    "reward_metrics",
+    "rollout_metrics",
+]
 
 _RATIO_TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
 """A float32 recomputation in the same shapes is equal bit for bit; the slack is for devices
@@ -29,13 +36,15 @@ whose kernels are not deterministic."""
 _SAMPLER_TOLERANCE = {"float32": 0.01, "bfloat16": 0.1}
 """Mean |log pi_old - log mu| in nats: float32 engines agree to 1e-5, a stale or differently
 tempered sampler is off by tenths."""
+_NO_SPREAD = 1e-6
+"""Standard deviation of a group's rewards below which they differ by rounding alone."""
 
 
 def collate(
     prompts: Sequence[EncodedPrompt],
     completions: Sequence[Completion],
     scores: Sequence[Score],
-    truncation: Literal["replace", "penalise", "drop", "bootstrap", "keep"],
+    truncation: Literal["replace", "penalise", "soft", "drop", "bootstrap", "keep"],
 ) -> Experience:
     """Lays completions out in rows; failed scores, and truncated rows on `drop`, are masked."""
     experience = Experience.collate([p.tokens for p in prompts], completions, scores, pad=0)
@@ -111,11 +120,10 @@ def reward_metrics(
 
 
 def rollout_metrics(experience: Experience, kl: Tensor) -> dict[str, float]:
-    """KL, lengths, endings, diversity and the critic's fit over the round."""
+    """KL, lengths, endings, diversity and, where there is one, the critic's fit over the round."""
     mask = experience.response_mask
     rows = mask.any(1)
     assert experience.old_logprobs is not None and experience.ref_logprobs is not None
-    assert experience.values is not None and experience.returns is not None
     assert experience.advantages is not None
     k3 = kl_estimate(experience.old_logprobs, experience.ref_logprobs, "k3")
     lengths = experience.response_lengths[rows].float()
@@ -128,7 +136,7 @@ def rollout_metrics(experience: Experience, kl: Tensor) -> dict[str, float]:
         "kl/k3": masked_mean(k3, mask),
         "response/length": lengths.mean() if len(lengths) else torch.zeros(()),
         "response/truncated": truncated.mean() if len(truncated) else torch.zeros(()),
-        "value/explained_variance": explained_variance(experience.values, experience.returns, mask),
+        **_critic_metrics(experience),
         "advantage/mean": masked_mean(experience.advantages, mask),
         "advantage/std": masked_variance(experience.advantages, mask).sqrt(),
         **_sampler_metrics(experience),
@@ -140,6 +148,32 @@ def rollout_metrics(experience: Experience, kl: Tensor) -> dict[str, float]:
         [experience.tokens[i][mask[i]].tolist() for i in range(len(experience))]
     )
     return metrics
+
+
+def group_metrics(groups: Tensor) -> dict[str, float]:
+    """How much the completions of a prompt differ, which is all that a group can teach.
+
+    Args:
+        groups: `[prompts, samples]`, NaN where a completion counts nowhere.
+
+    Returns:
+        `group/std`, the mean over prompts of the standard deviation of their rewards, and
+        `group/no_signal`, the share of prompts whose completions are all worth the same.
+    """
+    kept = [row[~row.isnan()] for row in groups.double()]
+    spreads = [float(row.std(correction=0)) if len(row) > 1 else 0.0 for row in kept]
+    silent = sum(spread <= _NO_SPREAD for spread in spreads)
+    return {
+        "group/std": sum(spreads) / max(1, len(spreads)),
+        "group/no_signal": silent / max(1, len(spreads)),
+    }
+
+
+def _critic_metrics(experience: Experience) -> dict[str, Tensor]:
+    if experience.values is None or experience.returns is None:
+        return {}
+    fit = explained_variance(experience.values, experience.returns, experience.response_mask)
+    return {"value/explained_variance": fit}
 
 
 def distinct_bigrams(responses: Sequence[Sequence[int]]) -> float:

@@ -10,6 +10,7 @@ from tutelage.algorithms import (
     kl_estimate,
     length_penalty,
     masked_whiten,
+    overlong_penalty,
     shape_rewards,
     truncation_score,
 )
@@ -121,6 +122,26 @@ def test_length_costs_only_above_the_threshold():
     assert penalty.tolist() == pytest.approx([0, 0, 0, -0.1, -1.0])
     with pytest.raises(ValueError, match="reward length"):
         length_penalty(torch.tensor([1]), coefficient=-0.1, threshold=20)
+
+
+def test_overlong_completions_pay_more_and_more_up_to_the_limit():
+    """DAPO's figures, scaled down: 20 tokens at most, the last 4 of them cost something."""
+    lengths = torch.tensor([1, 15, 16, 17, 19, 20, 25])
+    found = overlong_penalty(lengths, longest=20, buffer=4, penalty=2.0)
+    assert found.tolist() == pytest.approx([0, 0, 0, -0.5, -1.5, -2.0, -2.0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"buffer": 0}, r"must lie in \[1, 20\]"),
+        ({"buffer": 21}, r"must lie in \[1, 20\]"),
+        ({"buffer": 4, "penalty": -1.0}, "would reward length"),
+    ],
+)
+def test_overlong_penalty_that_makes_no_sense_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        overlong_penalty(torch.tensor([1]), longest=20, **options)
 
 
 def test_shapes_that_differ_are_refused():

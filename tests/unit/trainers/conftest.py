@@ -16,7 +16,8 @@ from tutelage.records import Completion, EncodedPrompt, Message, Prompt, Score
 from tutelage.rewards import Reward
 from tutelage.trainers.learner import Batch, Learner, Plan
 from tutelage.trainers.optimizer import Optimizer
-from tutelage.trainers.ppo import PPOStep, ppo
+from tutelage.trainers.ppo import ppo
+from tutelage.trainers.round import RoundStep
 
 STOP = 2
 
@@ -105,7 +106,7 @@ class Bench:
     sampling: Sampling
     config: PPOConfig
 
-    def run(self, rounds: int = 1) -> list[PPOStep]:
+    def run(self, rounds: int = 1) -> list[RoundStep]:
         """Trains for some rounds on the same prompts."""
         batches = [self.prompts] * rounds
         return list(

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tutelage.config import Recipe, Section
+from tutelage.config import Recipe, Section, TrainStage
 from tutelage.pipeline.plan.recipe import ALONE, RecipePlan
 
 __all__ = ["Advice", "Knob", "advise"]
@@ -78,7 +78,8 @@ def _candidates(recipe: Recipe, plan: RecipePlan) -> Iterator[tuple[tuple[str, .
     for name in plan.together:
         stage = recipe.stages[name]
         at = ("stages", name)
-        inner = (*at, "ppo") if stage.kind == "train" else at
+        section = stage.learner.section if isinstance(stage, TrainStage) else ""
+        inner = (*at, section) if section else at
         for batch in ("microbatch_tokens", "head_tokens"):
             yield (*inner, "batch", batch), _halves(recipe, (*inner, "batch", batch), least=128)
         yield (*inner, "batch", "gradient_checkpointing"), [True]
@@ -86,7 +87,7 @@ def _candidates(recipe: Recipe, plan: RecipePlan) -> Iterator[tuple[tuple[str, .
             (*inner, "sampling", "batch_size"),
             _halves(recipe, (*inner, "sampling", "batch_size"), least=8),
         )
-        for optimizer in (("optimizer",), ("ppo", "policy"), ("ppo", "critic")):
+        for optimizer in (("optimizer",), (section, "policy"), (section, "critic")):
             yield (*at, *optimizer, "algorithm"), list(_ALGORITHMS)
         yield (*inner, "precision", "compute"), ["bfloat16"]
         yield (*at, "critic_trunk"), ["shared"]

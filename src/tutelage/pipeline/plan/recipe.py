@@ -230,11 +230,10 @@ def per_device(recipe: Recipe, gpus: int) -> Recipe:
                 batch = stage.batch.model_copy(update={"minibatch": rows})
                 changed = stage.model_copy(update={"batch": batch})
             case TrainStage():
-                rows = share(stage.ppo.batch.minibatch)
-                batch = stage.ppo.batch.model_copy(update={"minibatch": rows})
-                prompts = share(stage.ppo.prompts_per_step)
-                ppo = stage.ppo.model_copy(update={"batch": batch, "prompts_per_step": prompts})
-                changed = stage.model_copy(update={"ppo": ppo})
+                whole = stage.learner
+                batch = whole.batch.model_copy(update={"minibatch": share(whole.batch.minibatch)})
+                part = {"batch": batch, "prompts_per_step": share(whole.prompts_per_step)}
+                changed = stage.with_learner(whole.model_copy(update=part))
             case SampleStage() | EvaluateStage() if stage.limit is not None:
                 changed = stage.model_copy(update={"limit": share(stage.limit)})
             case _:

@@ -1,6 +1,6 @@
 """The train stage: several models at once, in four phases that follow each other.
 
-policy, reference, critic, reward model, optimisers ──── all the time
+policy, reference, critic (PPO), reward model, optimisers ──── all the time
 cache of keys and values ────────── rollout
 passes without gradients ────────── scoring
 gradients, activations, logits ──── update
@@ -8,7 +8,7 @@ gradients, activations, logits ──── update
 
 from dataclasses import replace
 
-from tutelage.config import PPOConfig, TrainStage
+from tutelage.config import GRPOConfig, KLConfig, PPOConfig, RoundsConfig, TrainStage
 from tutelage.pipeline.plan.memory import (
     FLOAT,
     OPTIMIZER_STATE,
@@ -51,16 +51,18 @@ class _Sizes:
     """The lengths and counts that everything else follows from."""
 
     def __init__(self, config: TrainStage, size: ModelSize) -> None:
-        ppo = config.ppo
-        self.answer = min(ppo.sampling.max_tokens, size.context - 1)
+        rounds = config.learner
+        self.answer = min(rounds.sampling.max_tokens, size.context - 1)
         self.prompt = max(1, min(config.max_prompt_tokens, size.context - self.answer))
         self.length = self.prompt + self.answer
-        self.prompts, self.rows = ppo.prompts_per_step, ppo.rows_per_step
+        self.prompts, self.rows = rounds.prompts_per_step, rounds.rows_per_step
         if config.limit is not None:
             self.prompts = min(self.prompts, max(1, config.limit))
-        self.cut = MicroBatches.of(ppo.batch, min(ppo.batch.minibatch, self.rows), self.length)
+        self.cut = MicroBatches.of(
+            rounds.batch, min(rounds.batch.minibatch, self.rows), self.length
+        )
         self.answers = self.cut.rows * self.answer
-        self.frozen = min(ppo.frozen_layers, size.layers)
+        self.frozen = min(rounds.frozen_layers, size.layers)
 
 
 def plan_train(
@@ -75,30 +77,32 @@ def plan_train(
         reward: of the reward model; None where functions alone reward.
         device: cpu or cuda.
     """
-    ppo, at = config.ppo, _Sizes(config, size)
-    compute = ppo.precision.compute
+    rounds, at = config.learner, _Sizes(config, size)
+    compute = rounds.precision.compute
     adapted = config.lora is not None
     trained = trained_part(size, size.parameters, config.lora, compute, device, frozen=at.frozen)
-    policy = model_bytes("policy", size, size.parameters, trained, ppo.policy)
+    policy = model_bytes("policy", size, size.parameters, trained, rounds.policy)
     decoders = 1 if config.probes is None else 2
     policy = replace(policy, decoder=decoders * decoder_copy(size, compute))
     critic, critic_pass = _critic(config, size, reward, at)
-    models = [policy, *_references(config, size, trained), critic]
+    models = [policy, *_references(config, size, trained)]
+    if critic is not None:
+        models.append(critic)
     if reward is not None:
         total = reward.backbone + reward.hidden
         models.append(ModelBytes("reward model", reward.source, total, FLOAT * total))
-    gradients = policy.gradients + critic.gradients
+    gradients = policy.gradients + (0 if critic is None else critic.gradients)
     blocks = size.layers - at.frozen
-    checkpointing = ppo.batch.gradient_checkpointing
+    checkpointing = rounds.batch.gradient_checkpointing
     own = Pass(size, at.cut.tokens, compute, blocks, checkpointing, adapted)
-    logits = _logits(ppo, size, at)
+    logits = _logits(rounds, size, at)
     update = update_phase(
         (own,) if critic_pass is None else (own, critic_pass), gradients, logits, at.cut, device
     )
     states = _lower_states(size, at)
     phases = [
         _rollout(config, size, at),
-        _scoring(ppo, size, reward, at, states),
+        _scoring(rounds, size, reward, at, states),
         Phase(update.name, {**update.parts, **states}),
     ]
     if adapted:
@@ -109,7 +113,7 @@ def plan_train(
         models=tuple(models),
         phases=tuple(phases),
         unit="round",
-        units=ppo.steps,
+        units=rounds.steps,
         work=_work(config, size, reward, at, trained, critic),
     )
 
@@ -119,7 +123,8 @@ def _references(config: TrainStage, size: ModelSize, trained: Trained) -> list[M
     adapted = config.lora is not None
     copied = 0 if adapted else trained.weights
     found = [ModelBytes("reference", size.source, copied, FLOAT * copied)]
-    if config.ppo.kl.old_policy_coefficient:
+    kl = config.learner.kl
+    if isinstance(kl, KLConfig) and kl.old_policy_coefficient:
         found.append(
             ModelBytes("old policy", size.source, trained.weights, FLOAT * trained.weights)
         )
@@ -128,9 +133,12 @@ def _references(config: TrainStage, size: ModelSize, trained: Trained) -> list[M
 
 def _critic(
     config: TrainStage, size: ModelSize, reward: ModelSize | None, at: _Sizes
-) -> tuple[ModelBytes, Pass | None]:
-    """The critic, and the pass of its own that it needs, if any."""
-    ppo, compute = config.ppo, config.ppo.precision.compute
+) -> tuple[ModelBytes | None, Pass | None]:
+    """The critic, if there is one, and the pass of its own that it needs, if any."""
+    ppo = config.learner
+    if not isinstance(ppo, PPOConfig):
+        return None, None
+    compute = ppo.precision.compute
     start = reward if config.critic == "reward" and reward is not None else size
     trunk = config.critic_trunk
     checkpointing = ppo.batch.gradient_checkpointing
@@ -148,11 +156,20 @@ def _critic(
     return model, own if trunk == "adapter" else None
 
 
-def _logits(ppo: PPOConfig, size: ModelSize, at: _Sizes) -> int:
-    anchors = (ppo.kl.loss_coefficient > 0) + (ppo.kl.old_policy_coefficient > 0)
-    copies = _LOSS_COPIES + _ANCHOR_COPIES * anchors
-    head_tokens = ppo.batch.head_tokens
+def _logits(rounds: RoundsConfig, size: ModelSize, at: _Sizes) -> int:
+    copies = _LOSS_COPIES + _ANCHOR_COPIES * _anchors(rounds)
+    head_tokens = rounds.batch.head_tokens
     return reading_logits(size, at.answers, head_tokens, copies)
+
+
+def _anchors(rounds: RoundsConfig) -> int:
+    """Policies whose distributions over the whole vocabulary the loss reads."""
+    match rounds:
+        case GRPOConfig():
+            return int(rounds.kl.estimator == "full" and rounds.kl.coefficient > 0)
+        case RoundsConfig(kl=KLConfig() as kl):
+            return (kl.loss_coefficient > 0) + (kl.old_policy_coefficient > 0)
+    return 0
 
 
 def _lower_states(size: ModelSize, at: _Sizes) -> dict[str, int]:
@@ -162,22 +179,26 @@ def _lower_states(size: ModelSize, at: _Sizes) -> dict[str, int]:
 
 
 def _rollout(config: TrainStage, size: ModelSize, at: _Sizes) -> Phase:
-    sampling = config.ppo.sampling
+    sampling = config.learner.sampling
     together = min(sampling.batch_size, at.rows)
     prompts = min(at.prompts, max(1, together // sampling.samples_per_prompt))
     cache, beside = rollout(
-        size, prompts, together, at.prompt, at.answer, config.ppo.precision.compute
+        size, prompts, together, at.prompt, at.answer, config.learner.precision.compute
     )
     return Phase("rollout", {"KV cache": cache, "activations": beside})
 
 
 def _scoring(
-    ppo: PPOConfig, size: ModelSize, reward: ModelSize | None, at: _Sizes, states: dict[str, int]
+    rounds: RoundsConfig,
+    size: ModelSize,
+    reward: ModelSize | None,
+    at: _Sizes,
+    states: dict[str, int],
 ) -> Phase:
     passes = [passing_activations(size, at.cut.tokens)]
     if reward is not None:
         passes.append(passing_activations(reward, min(_SCORED_TOKENS, at.rows * at.length)))
-    head_tokens = ppo.batch.head_tokens
+    head_tokens = rounds.batch.head_tokens
     logits = reading_logits(size, at.answers, head_tokens, 2.0)
     return Phase("scoring", {"activations": max(passes), "logits": logits, **states})
 
@@ -188,33 +209,33 @@ def _work(
     reward: ModelSize | None,
     at: _Sizes,
     trained: Trained,
-    critic: ModelBytes,
+    critic: ModelBytes | None,
 ) -> tuple[Work, ...]:
     """Of one round."""
-    ppo, compute = config.ppo, config.ppo.precision.compute
-    own_critic = config.critic_trunk != "shared"
+    rounds, compute = config.learner, config.learner.precision.compute
     share = 1.0 - at.frozen / max(1, size.layers)
-    checkpointing = ppo.batch.gradient_checkpointing
-    steps = ppo.epochs * -(-at.rows // ppo.batch.minibatch)
+    checkpointing = rounds.batch.gradient_checkpointing
+    steps = rounds.passes * -(-at.rows // rounds.batch.minibatch)
     packing = Work(0.0, 2.0 * (FLOAT + format_bytes(compute)) * (size.linear + size.head))
     work = [
         packing,
         *decoding_work(
-            size, at.prompts, at.rows, at.prompt, at.answer, ppo.sampling.batch_size, compute
+            size, at.prompts, at.rows, at.prompt, at.answer, rounds.sampling.batch_size, compute
         ),
         scoring_work(size, at.rows, at.length, at.answer, compute),
         scoring_work(size, at.rows, at.length, at.answer, compute),
     ]
     if reward is not None:
         work.append(scoring_work(reward, at.rows, at.length, 0, compute))
-    rows = ppo.epochs * at.rows
+    rows = rounds.passes * at.rows
     work += training_work(
         size, rows, at.length, at.answer, compute, trained.weights, checkpointing, share
     )
-    if own_critic:
+    if critic is not None and config.critic_trunk != "shared":
         work.append(scoring_work(size, at.rows, at.length, 0, compute))
         work += training_work(size, rows, at.length, 0, compute, critic.parameters, checkpointing)
-    for weights in (trained.weights, critic.gradients // FLOAT):
+    valued = 0 if critic is None else critic.gradients // FLOAT
+    for weights in (trained.weights, valued):
         step = optimizer_work(weights)
         work.append(Work(steps * step.flops, steps * step.bytes))
     return tuple(work)

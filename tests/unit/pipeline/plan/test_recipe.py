@@ -140,6 +140,50 @@ def test_shared_trunk_leaves_the_critic_a_head(ppo):
     assert shared.largest.bytes <= own.largest.bytes
 
 
+LEARNERS = {
+    "grpo": "grpo",
+    "rloo": "rloo",
+    "reinforce": "reinforce",
+    "reinforce++": "reinforce_pp",
+}
+
+
+@pytest.mark.parametrize("algorithm", LEARNERS)
+def test_learner_without_a_critic_keeps_none(ppo, config_only, recipe_of, algorithm):
+    rows = {
+        "prompts_per_step": 16,
+        "sampling": {"samples_per_prompt": 4},
+        "batch": {"minibatch": 64},
+        "policy": {"algorithm": "adafactor"},
+    }
+    own = {**rows, "kl": {"estimator": "k2"}} if algorithm == "grpo" else rows
+    own = own if algorithm == "reinforce" else {**own, "epochs": 1}
+    settings = {"prompts": "prompts.jsonl", "reward": {}, "model": config_only()}
+    stage = stage_of(
+        recipe_of(train={**settings, "algorithm": algorithm, LEARNERS[algorithm]: own}), "train"
+    )
+    with_critic = stage_of(ppo({**rows, "epochs": 1}), "train")
+    assert set(roles(stage)) == {"policy", "reference"}
+    critic = roles(with_critic)["critic"]
+    assert with_critic.kept - stage.kept == critic.kept
+    assert with_critic.largest.bytes >= stage.largest.bytes
+    # Sampling and the policy's own passes are the same, the critic's are missing.
+    flops = [sum(part.flops for part in each.work) for each in (stage, with_critic)]
+    assert 0.5 * flops[1] < flops[0] < 0.9 * flops[1]
+
+
+def test_full_divergence_needs_the_logits_of_the_reference(config_only, recipe_of):
+    folder = config_only(vocab_size=30_000)
+
+    def update(estimator: str) -> int:
+        settings = {"prompts": "prompts.jsonl", "reward": {}, "model": folder}
+        grpo = {"kl": {"estimator": estimator}}
+        stage = stage_of(recipe_of(train={**settings, "algorithm": "grpo", "grpo": grpo}), "train")
+        return stage.largest.bytes
+
+    assert update("full") > update("k3") == update("k2")
+
+
 def test_frozen_blocks_are_shared_with_the_reference(ppo):
     models = roles(stage_of(ppo({"frozen_layers": 2}), "train"))
     block = 8192 + 4096 + 30720
@@ -244,3 +288,9 @@ def test_replicas_share_the_rows_and_not_the_weights(ppo):
     work = [sum(part.flops for part in verdict.plan.stages[0].work) for verdict in (one, eight)]
     # All but the optimiser's step, which is not shared.
     assert work[1] == pytest.approx(work[0] / 8, rel=0.01)
+
+
+def test_replicas_of_a_learner_without_a_critic_share_the_rows(config_only, recipe_of):
+    train = {"prompts": "prompts.jsonl", "reward": {}, "model": config_only(), "algorithm": "grpo"}
+    shared = per_device(recipe_of(train=train), 4).stages["train"].learner
+    assert (shared.prompts_per_step, shared.batch.minibatch) == (4, 16)

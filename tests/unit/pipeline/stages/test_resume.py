@@ -173,9 +173,71 @@ def test_variant_of_ppo_that_was_interrupted_ends_as_one_that_was_not(
     assert outcome(workshop, stage) == expected
 
 
+LEARNERS = {
+    "grpo": {"grpo": {"scale_by_std": False, "aggregation": "fixed_length", "ratio": "sequence"}},
+    "rloo": {"rloo": {"epochs": 2, "kl": {"target": 0.5, "horizon": 50}}},
+    "reinforce": {"reinforce": {"batch": {"minibatch": 8}, "baseline": "moving"}},
+    "reinforce++": {"reinforce_pp": {"epochs": 2, "baseline": "group"}},
+}
+
+
+def stage_of(algorithm: str, tiny_recipe):
+    """The train stage of the tiny recipe with another learner in the place of PPO."""
+    stage = tiny_recipe.stages["train"]
+    ((section, own),) = LEARNERS[algorithm].items()
+    shared = {
+        "steps": 8,
+        "prompts_per_step": 4,
+        "batch": {"minibatch": 3, "microbatch_tokens": 32},
+        "sampling": {"max_tokens": 5, "samples_per_prompt": 2},
+        "policy": {"learning_rate": 1e-3},
+    }
+    given = {k: v for k, v in stage.model_dump().items() if k not in ("ppo", "critic")}
+    return type(stage).model_validate(
+        {**given, "algorithm": algorithm, section: merged(shared, own)}
+    )
+
+
+@pytest.mark.parametrize("algorithm", LEARNERS)
+def test_learner_that_was_interrupted_ends_as_one_that_was_not(
+    algorithm, tiny_recipe, outcome, tmp_path
+):
+    stage = stage_of(algorithm, tiny_recipe)
+    expected = outcome(Workshop(tmp_path / "straight"), stage)
+    state = expected["state"]["state.json"]
+    assert state["learner"]["optimizers"].keys() == {"policy"}
+    assert "critic" not in state
+    assert not [name for name in expected["files"] if name.startswith("critic/")]
+    assert ("baseline" in state) == (algorithm == "reinforce")
+    workshop = Workshop(tmp_path / "interrupted")
+    for step in (2, 5):
+        workshop.interrupt(stage, step)
+    assert outcome(workshop, stage) == expected
+
+
+def test_moving_baseline_is_a_needed_part_of_the_state(tiny_recipe, outcome, tmp_path):
+    """Negative control: with the baseline left as it was earlier, the rest ends differently."""
+    stage = stage_of("reinforce", tiny_recipe)
+    made = Workshop(tmp_path / "straight")
+    expected = outcome(made, stage)
+    older, newer = (made.store(stage).folder / f"{step:08d}" for step in (2, 6))
+    changed = tmp_path / "changed"
+    shutil.copytree(newer, changed)
+    age(changed, older, "baseline")
+    workshop = Workshop(tmp_path / "run")
+    about = json.loads((newer / "manifest.json").read_text())["about"]
+
+    def copy_changed(folder):
+        shutil.copytree(changed, folder, dirs_exist_ok=True)
+        (folder / "manifest.json").unlink()
+
+    workshop.store(stage).save(6, about, copy_changed)
+    assert outcome(workshop, stage)["files"] != expected["files"]
+
+
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """The base with the changes in it, section by section."""
-    inner = {k: merged(base[k] or {}, v) for k, v in changes.items() if isinstance(v, dict)}
+    inner = {k: merged(base.get(k) or {}, v) for k, v in changes.items() if isinstance(v, dict)}
     return {**base, **changes, **inner}
 
 

@@ -1,0 +1,199 @@
+"""The stage that trains a policy against a reward: what is rewarded, and which algorithm learns."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Self
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from tutelage.config.adapters import LoRAConfig
+from tutelage.config.base import Section
+from tutelage.config.grpo import GRPOConfig
+from tutelage.config.ppo import PPOConfig
+from tutelage.config.reinforce import ReinforceConfig, ReinforcePPConfig
+from tutelage.config.rloo import RLOOConfig
+from tutelage.config.rounds import RoundsConfig
+from tutelage.config.stage import Reference, StageSection
+
+__all__ = ["LengthPenaltyConfig", "RewardConfig", "TrainStage"]
+
+_SECTIONS = {
+    "ppo": "ppo",
+    "grpo": "grpo",
+    "rloo": "rloo",
+    "reinforce": "reinforce",
+    "reinforce++": "reinforce_pp",
+}
+"""Algorithm -> key of its settings: a key of a recipe is a word."""
+
+
+def _algorithm(section: str) -> str:
+    return next(name for name, key in _SECTIONS.items() if key == section)
+
+
+class LengthPenaltyConfig(Section):
+    """-coefficient * max(0, tokens - threshold), in units of the reward model's sigma."""
+
+    coefficient: NonNegativeFloat | Literal["auto"] = "auto"
+    """Penalty per token; auto takes `slope_factor` times the reward model's own slope."""
+    threshold: NonNegativeFloat | Literal["auto"] = "auto"
+    """Tokens that cost nothing; auto takes the 90 % quantile of the reference's lengths."""
+    slope_factor: PositiveFloat = 1.5
+    """Below 1 the penalty is smaller than what the reward model pays for a token."""
+
+
+class RewardConfig(Section):
+    """What the policy is rewarded for: the parts add up."""
+
+    model: Reference | None = None
+    """The reward model."""
+    clip: PositiveFloat | None = None
+    """Bound on the reward model's score, in its sigmas."""
+    length: LengthPenaltyConfig | None = None
+    """Penalty on long completions."""
+    functions: dict[str, float] = Field(default_factory=dict)
+    """Python functions `path.py:name` with their weights."""
+
+    def references(self) -> Iterator[str]:
+        """The reward model."""
+        if self.model is not None:
+            yield self.model
+
+
+class TrainStage(StageSection):
+    """Trains a policy against a reward by reinforcement learning."""
+
+    kind: Literal["train"] = "train"
+    algorithm: Literal["ppo", "grpo", "rloo", "reinforce", "reinforce++"] = "ppo"
+    """The learner; its settings are in the section of the same name."""
+    model: Reference
+    """The policy to start from; its frozen copy is the reference."""
+    reward: RewardConfig
+    prompts: Reference
+    """A file of the `prompts` schema."""
+    limit: PositiveInt | None = None
+    """Use only the first prompts."""
+    max_prompt_tokens: PositiveInt = 512
+    """Longer prompts are left out and counted."""
+    critic: Literal["reward", "policy"] = "policy"
+    """What the critic of PPO starts from: the reward model, or the policy with a zero head."""
+    critic_trunk: Literal["own", "shared", "adapter"] = "own"
+    """What the critic's head stands on. own: a copy of what it starts from. shared: the policy's
+    trunk, which then learns from both losses; one pass serves both, and half the memory. adapter:
+    the policy's model with an adapter of the critic's own, which needs `lora`."""
+    ppo: PPOConfig | None = None
+    """Settings of PPO; null takes the defaults."""
+    grpo: GRPOConfig | None = None
+    """Settings of GRPO, Dr. GRPO, DAPO and GSPO; null takes the defaults."""
+    rloo: RLOOConfig | None = None
+    """Settings of RLOO; null takes the defaults."""
+    reinforce: ReinforceConfig | None = None
+    """Settings of REINFORCE; null takes the defaults."""
+    reinforce_pp: ReinforcePPConfig | None = None
+    """Settings of REINFORCE++; null takes the defaults."""
+    lora: LoRAConfig | None = None
+    """Train adapters of the policy. Its own weights, the adapters switched off, are then the
+    reference: no copy is held."""
+    probes: Reference | None = None
+    """Prompts answered every `probe_every` rounds; the evaluation judges them afterwards."""
+    probe_every: PositiveInt = 10
+    """Rounds between probes."""
+    probe_count: PositiveInt = 128
+    """Prompts in a probe."""
+    log_samples: NonNegativeInt = 3
+    """Completions written to samples.jsonl in each round."""
+
+    def references(self) -> Iterator[str]:
+        """The policy, the reward, the prompts and the probes."""
+        yield self.model
+        yield from self.reward.references()
+        yield self.prompts
+        if self.probes is not None:
+            yield self.probes
+
+    @property
+    def learner(self) -> RoundsConfig:
+        """The settings of the chosen algorithm."""
+        settings = getattr(self, _SECTIONS[self.algorithm])
+        assert isinstance(settings, RoundsConfig), "filled in when the stage is read"
+        return settings
+
+    def with_learner(self, settings: RoundsConfig) -> Self:
+        """The stage with other settings of its algorithm, as they are."""
+        return self.model_copy(update={_SECTIONS[self.algorithm]: settings})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settings_of_the_algorithm(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        section = _SECTIONS.get(values.get("algorithm", "ppo"))
+        if section is None or values.get(section) is not None:
+            return values
+        return {**values, section: {}}
+
+    @model_serializer(mode="wrap")
+    def _without_other_algorithms(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        others = {name for name in _SECTIONS.values() if getattr(self, name) is None}
+        return {key: value for key, value in serialise(self).items() if key not in others}
+
+    @model_validator(mode="after")
+    def _one_algorithm(self) -> Self:
+        chosen = _SECTIONS[self.algorithm]
+        others = [n for n in _SECTIONS.values() if n != chosen and getattr(self, n) is not None]
+        if others:
+            raise ValueError(
+                f"algorithm is {self.algorithm!r} but there is a section {others[0]!r}, which "
+                f"nothing would read: move its keys to {chosen!r}, or set algorithm to "
+                f"{_algorithm(others[0])!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _critic_is_used(self) -> Self:
+        asked = [
+            f"{key} is {getattr(self, key)!r}"
+            for key in ("critic", "critic_trunk")
+            if getattr(self, key) != type(self).model_fields[key].default
+        ]
+        if asked and not self.learner.has_critic:
+            raise ValueError(
+                f"{' and '.join(asked)}, but {self.algorithm} has no critic: leave it out, or set "
+                "algorithm to 'ppo'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _trunk_is_the_policys(self) -> Self:
+        if self.critic_trunk == "adapter" and self.lora is None:
+            raise ValueError(
+                "critic_trunk is 'adapter', a critic with adapters of its own on the policy's "
+                "trunk, which needs a policy with adapters: set lora, or critic_trunk to 'shared' "
+                "or 'own'"
+            )
+        if self.critic_trunk != "own" and self.critic == "reward":
+            raise ValueError(
+                f"critic_trunk is {self.critic_trunk!r} and critic is 'reward', but the policy's "
+                "trunk is not the reward model's, whose head would read states that it does not "
+                "know: set critic to 'policy' or critic_trunk to 'own'"
+            )
+        quantised = self.lora is not None and self.lora.quantise != "none"
+        if (
+            self.algorithm == "ppo"
+            and quantised
+            and (self.critic_trunk, self.critic) == ("own", "policy")
+        ):
+            raise ValueError(
+                "lora.quantise is '4bit' and the critic is to start from a copy of the policy, but "
+                "4-bit weights cannot be trained: set critic_trunk to 'adapter' or 'shared', or "
+                "critic to 'reward'"
+            )
+        return self

@@ -1,0 +1,90 @@
+"""Answers to the same prompts every few rounds of training, for the evaluation to judge."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from tutelage.config import TrainStage
+from tutelage.data.jsonl import write_jsonl
+from tutelage.data.loaders import load_prompts
+from tutelage.generation import LocalEngine, Sampling
+from tutelage.models import Policy
+from tutelage.pipeline.context import StageContext
+from tutelage.pipeline.stages.preparation import encode, generator, share_out
+from tutelage.records import EncodedPrompt
+from tutelage.trainers.divergence import sequence_kl
+from tutelage.trainers.evidence import sample
+from tutelage.trainers.finite import FiniteGuard
+
+__all__ = ["Probe"]
+
+
+@dataclass
+class Probe:
+    """Answers to the same prompts every few rounds, for the evaluation to judge."""
+
+    prompts: Sequence[EncodedPrompt]
+    engine: LocalEngine
+    reference: Policy
+    sampling: Sampling
+    seed: int
+    every: int
+    rows: list[dict[str, Any]]
+    context: StageContext
+
+    @classmethod
+    def of(
+        cls,
+        config: TrainStage,
+        context: StageContext,
+        tokenizer: PreTrainedTokenizerBase,
+        policy: Policy,
+        reference: Policy,
+        sampling: Sampling,
+    ) -> "Probe | None":
+        """The probe a recipe asks for."""
+        if config.probes is None:
+            return None
+        path = context.resolve(config.probes, "held_out.jsonl")
+        prompts = encode(context, tokenizer, load_prompts(path, config.probe_count))
+        engine = LocalEngine(
+            policy,
+            tokenizer,
+            generator(context, policy.model.device),
+            notify=context.progress.message,
+            cores=share_out(context, policy.model, config.lora),
+        )
+        return cls(
+            prompts, engine, reference, sampling, context.seed, config.probe_every, [], context
+        )
+
+    def due(self, done: int, total: int) -> bool:
+        """Whether a probe is taken after `done` of `total` rounds."""
+        return done % self.every == 0 or done == total
+
+    def take(self, step: int) -> None:
+        """Answers the probe's prompts with the policy as it is, always from the same seed."""
+        self.engine.generator.manual_seed(self.seed)
+        sampling = Sampling(
+            self.sampling.stop_tokens, self.sampling.max_tokens, self.sampling.temperature
+        )
+        guard = FiniteGuard(self.context.evidence)
+        completions = sample(self.engine, self.prompts, sampling, guard)
+        divergence = sequence_kl(self.reference, self.prompts, completions, cores=self.engine.cores)
+        for prompt, completion, kl in zip(self.prompts, completions, divergence, strict=True):
+            self.rows.append(
+                {
+                    **prompt.prompt.to_json(),
+                    "step": step,
+                    "text": completion.text,
+                    "ended": not completion.truncated,
+                    "length": len(completion.tokens),
+                    "kl": kl,
+                }
+            )
+
+    def write(self) -> None:
+        """Writes all probes."""
+        write_jsonl(self.context.folder / "probes.jsonl", self.rows)
