@@ -27,6 +27,7 @@ from tutelage.algorithms.masked import (
 )
 from tutelage.algorithms.moments import Affine, RunningMoments, fit_affine
 from tutelage.algorithms.policy import ppo_policy_loss
+from tutelage.algorithms.preference import DPOKind, dpo_loss, implicit_rewards
 from tutelage.algorithms.shaping import (
     TruncationKind,
     length_penalty,
@@ -40,6 +41,7 @@ __all__ = [
     "Affine",
     "Aggregation",
     "AllSum",
+    "DPOKind",
     "FixedKL",
     "KLCoefficient",
     "KLKind",
@@ -47,11 +49,13 @@ __all__ = [
     "RunningMoments",
     "TruncationKind",
     "bradley_terry_loss",
+    "dpo_loss",
     "entropy",
     "explained_variance",
     "fit_affine",
     "full_kl",
     "gae",
+    "implicit_rewards",
     "importance_metrics",
     "importance_weight",
     "kl_estimate",
