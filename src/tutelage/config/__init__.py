@@ -3,10 +3,12 @@
 from tutelage.config.adapters import LoRAConfig
 from tutelage.config.alarms import AlarmsConfig
 from tutelage.config.base import Section
+from tutelage.config.dpo import DPOConfig, OnlineDPOConfig
 from tutelage.config.load import build_section, load_recipe, load_section
 from tutelage.config.ppo import KLConfig, PPOConfig, SamplingConfig, TruncationConfig
 from tutelage.config.recipe import CheckpointConfig, Recipe, TrackersConfig, referenced_name
 from tutelage.config.stages import (
+    DPOStage,
     EvaluateStage,
     HelpdeskStage,
     LabelStage,
@@ -20,6 +22,7 @@ from tutelage.config.stages import (
     RewardPhase,
     RewardStage,
     SampleStage,
+    SelectStage,
     SFTStage,
     SplitStage,
     Stage,
@@ -31,6 +34,8 @@ __all__ = [
     "AlarmsConfig",
     "BatchConfig",
     "CheckpointConfig",
+    "DPOConfig",
+    "DPOStage",
     "EvaluateStage",
     "HelpdeskStage",
     "KLConfig",
@@ -38,6 +43,7 @@ __all__ = [
     "LengthPenaltyConfig",
     "LoRAConfig",
     "ModelShape",
+    "OnlineDPOConfig",
     "OpeningsStage",
     "OptimizerConfig",
     "PPOConfig",
@@ -53,6 +59,7 @@ __all__ = [
     "SampleStage",
     "SamplingConfig",
     "Section",
+    "SelectStage",
     "SplitStage",
     "Stage",
     "TrackersConfig",

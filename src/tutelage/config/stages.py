@@ -20,10 +20,15 @@ from pydantic import (
 
 from tutelage.config.adapters import LoRAConfig
 from tutelage.config.base import Section
+from tutelage.config.dpo import DPOStage
 from tutelage.config.ppo import PPOConfig, SamplingConfig
+from tutelage.config.select import SelectStage
+from tutelage.config.stage import Reference
+from tutelage.config.stage import StageSection as _Stage
 from tutelage.config.training import BatchConfig, OptimizerConfig, PrecisionConfig, Share
 
 __all__ = [
+    "DPOStage",
     "EvaluateStage",
     "HelpdeskStage",
     "LabelStage",
@@ -38,24 +43,13 @@ __all__ = [
     "RewardStage",
     "SFTStage",
     "SampleStage",
+    "SelectStage",
     "SplitStage",
     "Stage",
     "TrainStage",
 ]
 
-Reference = Annotated[str, "reference"]
-"""The output of another stage, a user's input, or a path."""
-
 PartName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
-
-
-class _Stage(Section):
-    seed: int | None = None
-    """Seed of this stage; unset derives it from the recipe's seed and the stage's name."""
-
-    def references(self) -> Iterator[str]:
-        """What the stage reads, in the order of its fields."""
-        yield from ()
 
 
 class HelpdeskStage(_Stage):
@@ -449,6 +443,8 @@ Stage = Annotated[
     | PairsStage
     | OpeningsStage
     | RewardStage
+    | DPOStage
+    | SelectStage
     | TrainStage
     | EvaluateStage,
     Field(discriminator="kind"),
