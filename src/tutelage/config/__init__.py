@@ -3,12 +3,13 @@
 from tutelage.config.adapters import LoRAConfig
 from tutelage.config.alarms import AlarmsConfig
 from tutelage.config.base import Section
-from tutelage.config.dpo import DPOConfig, OnlineDPOConfig
+from tutelage.config.dpo import DPOConfig, DPOStage, OnlineDPOConfig
 from tutelage.config.load import build_section, load_recipe, load_section
 from tutelage.config.ppo import KLConfig, PPOConfig, SamplingConfig, TruncationConfig
 from tutelage.config.recipe import CheckpointConfig, Recipe, TrackersConfig, referenced_name
+from tutelage.config.select import SelectStage
+from tutelage.config.stage import Reference
 from tutelage.config.stages import (
-    DPOStage,
     EvaluateStage,
     HelpdeskStage,
     LabelStage,
@@ -17,12 +18,10 @@ from tutelage.config.stages import (
     OpeningsStage,
     PairsStage,
     PretrainStage,
-    Reference,
     RewardConfig,
     RewardPhase,
     RewardStage,
     SampleStage,
-    SelectStage,
     SFTStage,
     SplitStage,
     Stage,

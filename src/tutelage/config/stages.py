@@ -28,7 +28,6 @@ from tutelage.config.stage import StageSection as _Stage
 from tutelage.config.training import BatchConfig, OptimizerConfig, PrecisionConfig, Share
 
 __all__ = [
-    "DPOStage",
     "EvaluateStage",
     "HelpdeskStage",
     "LabelStage",
@@ -37,13 +36,11 @@ __all__ = [
     "OpeningsStage",
     "PairsStage",
     "PretrainStage",
-    "Reference",
     "RewardConfig",
     "RewardPhase",
     "RewardStage",
     "SFTStage",
     "SampleStage",
-    "SelectStage",
     "SplitStage",
     "Stage",
     "TrainStage",

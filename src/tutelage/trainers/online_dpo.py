@@ -27,9 +27,9 @@ from tutelage.models import Policy, training_mode
 from tutelage.records import Comparison, Completion, EncodedPrompt, Score, ScoreStatus
 from tutelage.rewards import Reward, finite_or_failed, require_scores
 from tutelage.trainers.divergence import sequence_kl
-from tutelage.trainers.dpo import AnswerPair, PairBatch, describe_pairs, pair_loss
 from tutelage.trainers.evidence import SampledRows, sample
 from tutelage.trainers.learner import Learner
+from tutelage.trainers.pairs import AnswerPair, PairBatch, describe_pairs, pair_loss
 
 __all__ = ["AskedPairs", "JudgedPair", "OnlineDPOStep", "PairJudge", "ScoredPairs", "online_dpo"]
 

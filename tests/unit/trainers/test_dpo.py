@@ -10,17 +10,17 @@ import torch
 from tutelage.config import BatchConfig, DPOConfig, OptimizerConfig
 from tutelage.models import Adapter, Policy
 from tutelage.records import Comparison, Message, Preference, Prompt
-from tutelage.trainers.dpo import (
+from tutelage.trainers.dpo import dpo
+from tutelage.trainers.finite import FiniteGuard
+from tutelage.trainers.learner import Learner
+from tutelage.trainers.optimizer import Optimizer
+from tutelage.trainers.pairs import (
     AnswerPair,
     PairBatch,
-    dpo,
     encode_preferences,
     measure_pairs,
     precompute_reference,
 )
-from tutelage.trainers.finite import FiniteGuard
-from tutelage.trainers.learner import Learner
-from tutelage.trainers.optimizer import Optimizer
 
 STOP = 2
 

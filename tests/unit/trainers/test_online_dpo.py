@@ -12,11 +12,11 @@ from tutelage.errors import RewardError
 from tutelage.generation import FakeEngine, LocalEngine, Sampling
 from tutelage.models import Policy
 from tutelage.records import EncodedPrompt, Message, Preference, Prompt, Score, ScoreStatus
-from tutelage.trainers.dpo import AnswerPair, measure_pairs, precompute_reference
 from tutelage.trainers.finite import FiniteGuard
 from tutelage.trainers.learner import Learner
 from tutelage.trainers.online_dpo import AskedPairs, JudgedPair, ScoredPairs, online_dpo
 from tutelage.trainers.optimizer import Optimizer
+from tutelage.trainers.pairs import AnswerPair, measure_pairs, precompute_reference
 
 STOP = 2
 FAILED = Score.failed(ScoreStatus.ERROR, "no")

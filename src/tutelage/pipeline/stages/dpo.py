@@ -29,14 +29,14 @@ from tutelage.pipeline.stages.preparation import (
 )
 from tutelage.records import Preference
 from tutelage.trainers.batches import Shuffled
-from tutelage.trainers.dpo import (
+from tutelage.trainers.dpo import dpo
+from tutelage.trainers.optimizer import Optimizer
+from tutelage.trainers.pairs import (
     AnswerPair,
-    dpo,
     encode_preferences,
     measure_pairs,
     precompute_reference,
 )
-from tutelage.trainers.optimizer import Optimizer
 
 __all__ = ["run"]
 
