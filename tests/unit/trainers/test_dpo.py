@@ -1,4 +1,4 @@
-"""Direct preference optimisation: the loss by hand, pairs that stay together, the reference."""
+"""Direct preference optimisation: the loss by hand, the reference, what training does."""
 
 import json
 import math
@@ -9,15 +9,12 @@ import torch
 
 from tutelage.config import BatchConfig, DPOConfig, OptimizerConfig
 from tutelage.models import Adapter, Policy
-from tutelage.records import Comparison, Message, Preference, Prompt
 from tutelage.trainers.dpo import dpo
 from tutelage.trainers.finite import FiniteGuard
 from tutelage.trainers.learner import Learner
 from tutelage.trainers.optimizer import Optimizer
 from tutelage.trainers.pairs import (
     AnswerPair,
-    PairBatch,
-    encode_preferences,
     measure_pairs,
     precompute_reference,
 )
@@ -129,14 +126,6 @@ def test_swapping_the_answers_and_the_label_changes_nothing(policy, other, stepp
     assert (same - gradient).norm() <= 2e-6 * gradient.norm()
 
 
-def test_answers_of_a_pair_are_cut_off_together():
-    """The budget counts both rows with their padding: 2 x 6, 2 x 7 and 2 x 5 tokens."""
-    batch = PairBatch(PAIRS)
-    assert batch.row_lengths == [12, 14, 10]
-    assert batch.denominator == 3
-    assert batch.select([2, 0]).pairs == [PAIRS[2], PAIRS[0]]
-
-
 @pytest.mark.parametrize("batch_tokens", [1, 12, 1000])
 def test_reference_does_not_depend_on_batches(policy, batch_tokens):
     read = precompute_reference(policy, PAIRS, batch_tokens=batch_tokens)
@@ -200,43 +189,3 @@ def test_pair_that_is_not_finite_is_skipped_and_shown(policy, tmp_path):
     assert (row["row"], row["a"][0]) == (1, list(PAIRS[0].a[0]))
     after = policy.model.parameters()
     assert all(weight.equal(old) for weight, old in zip(after, before, strict=True))
-
-
-def prefer(a: str, b: str, *turns: Message, p_a: float = 1.0, mode: str = "chat") -> Preference:
-    prompt = Prompt("p", turns or (Message("user", "hi"),), mode=mode)
-    return Preference(Comparison(prompt, a, b), p_a, "somebody")
-
-
-def written(tokenizer, answer) -> str:
-    ids, weights = answer
-    return tokenizer.decode([i for i, weight in zip(ids, weights, strict=True) if weight])
-
-
-def test_the_last_answer_alone_is_compared(tiny_tokenizer):
-    turns = (Message("user", "hi"), Message("assistant", "yo."), Message("user", "so?"))
-    encoded = encode_preferences(tiny_tokenizer, [prefer("well.", "no.", *turns, p_a=0.3)], 100)
-    (pair,) = encoded.pairs
-    assert written(tiny_tokenizer, pair.a) == "well.<eos>"
-    assert written(tiny_tokenizer, pair.b) == "no.<eos>"
-    assert tiny_tokenizer.decode(pair.a[0]).count("yo.") == 1
-    assert (pair.p_a, pair.reference) == (0.3, (0.0, 0.0))
-
-
-def test_continuation_goes_on_where_the_text_stops(tiny_tokenizer):
-    row = prefer(" b", " cd", Message("user", "a"), mode="continuation")
-    (pair,) = encode_preferences(tiny_tokenizer, [row], 100).pairs
-    assert tiny_tokenizer.decode(pair.b[0]) == "a cd<eos>"
-    assert written(tiny_tokenizer, pair.b) == " cd<eos>"
-
-
-def test_pairs_without_a_lesson_are_left_out_and_counted(tiny_tokenizer):
-    """The tokenizer knows no capitals, so "Yes" and "yes" are the same tokens."""
-    rows = [prefer("yes", "no"), prefer("Yes", "yes"), prefer("no", "much too long" * 5)]
-    encoded = encode_preferences(tiny_tokenizer, rows, 20)
-    assert [written(tiny_tokenizer, pair.a) for pair in encoded.pairs] == ["yes<eos>"]
-    assert (encoded.num_too_long, encoded.num_equal) == (1, 1)
-
-
-def test_empty_answer_is_an_answer(tiny_tokenizer):
-    (pair,) = encode_preferences(tiny_tokenizer, [prefer("", "no")], 100).pairs
-    assert written(tiny_tokenizer, pair.a) == "<eos>"
