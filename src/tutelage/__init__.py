@@ -21,12 +21,14 @@ if TYPE_CHECKING:
         TutelageError,
     )
     from tutelage.pipeline.api import (
+        dpo,
         evaluate,
         label,
         pretrain,
         reward,
         run,
         sample,
+        select,
         sft,
         train,
     )
@@ -65,6 +67,7 @@ __all__ = [
     "TrainingError",
     "TutelageError",
     "__version__",
+    "dpo",
     "evaluate",
     "label",
     "load_recipe",
@@ -72,6 +75,7 @@ __all__ = [
     "reward",
     "run",
     "sample",
+    "select",
     "sft",
     "train",
 ]
@@ -90,12 +94,14 @@ _HOMES = {
         "TutelageError",
     ),
     "tutelage.pipeline.api": (
+        "dpo",
         "evaluate",
         "label",
         "pretrain",
         "reward",
         "run",
         "sample",
+        "select",
         "sft",
         "train",
     ),

@@ -24,8 +24,8 @@ PUBLIC = {
     "CheckpointError", "Comparison", "Completion", "ConfigError", "DataError", "Demonstration",
     "GenerationError", "Message", "MissingExtraError", "ModelError", "Preference", "Prompt",
     "Recipe", "RewardError", "RunResult", "Score", "ScoreStatus", "StopReason", "TrainingError",
-    "TutelageError", "__version__", "evaluate", "label", "load_recipe", "pretrain", "reward",
-    "run", "sample", "sft", "train",
+    "TutelageError", "__version__", "dpo", "evaluate", "label", "load_recipe", "pretrain",
+    "reward", "run", "sample", "select", "sft", "train",
 }  # fmt: skip
 
 

@@ -36,6 +36,7 @@ from tutelage.algorithms.policy import (
     reinforce_loss,
     sequence_ratio,
 )
+from tutelage.algorithms.preference import DPOKind, dpo_loss, implicit_rewards
 from tutelage.algorithms.returns import (
     MovingBaseline,
     normalised_returns,
@@ -56,6 +57,7 @@ __all__ = [
     "Affine",
     "Aggregation",
     "AllSum",
+    "DPOKind",
     "FixedKL",
     "KLCoefficient",
     "KLKind",
@@ -64,6 +66,7 @@ __all__ = [
     "RunningMoments",
     "TruncationKind",
     "bradley_terry_loss",
+    "dpo_loss",
     "entropy",
     "explained_variance",
     "fit_affine",
@@ -71,6 +74,7 @@ __all__ = [
     "gae",
     "group_advantages",
     "gspo_policy_loss",
+    "implicit_rewards",
     "importance_metrics",
     "importance_weight",
     "kl_estimate",

@@ -8,11 +8,13 @@ from typing import Annotated, Any, Union, get_origin
 from cyclopts import Group, Parameter
 
 from tutelage.config import (
+    DPOStage,
     EvaluateStage,
     LabelStage,
     PretrainStage,
     RewardStage,
     SampleStage,
+    SelectStage,
     SFTStage,
     Stage,
     TrainStage,
@@ -30,6 +32,8 @@ STAGE_COMMANDS: dict[str, type[Stage]] = {
     "sample": SampleStage,
     "label": LabelStage,
     "reward": RewardStage,
+    "dpo": DPOStage,
+    "select": SelectStage,
     "train": TrainStage,
     "evaluate": EvaluateStage,
 }
@@ -41,6 +45,8 @@ _EXAMPLES = {
     "sample": "tutelage sample --model models/sft --prompts prompts.jsonl --output samples",
     "label": "tutelage label --samples samples --annotator people --output labels",
     "reward": "tutelage reward --model models/sft --phases.0.preferences labels --output models/rm",
+    "dpo": "tutelage dpo --model models/sft --preferences labels --output models/dpo",
+    "select": "tutelage select --samples samples --reward models/rm --output winners",
     "train": "tutelage train --model models/sft --reward.model models/rm --prompts prompts.jsonl "
     "--output models/ppo",
     "evaluate": "tutelage evaluate --models.sft models/sft --models.ppo models/ppo --baseline sft "

@@ -3,6 +3,7 @@
 from tutelage.config.adapters import LoRAConfig
 from tutelage.config.alarms import AlarmsConfig
 from tutelage.config.base import Section
+from tutelage.config.dpo import DPOConfig, DPOStage, OnlineDPOConfig
 from tutelage.config.grpo import GRPOConfig, LossKLConfig
 from tutelage.config.load import build_section, load_recipe, load_section
 from tutelage.config.ppo import PPOConfig
@@ -17,6 +18,7 @@ from tutelage.config.rounds import (
     SamplingConfig,
     TruncationConfig,
 )
+from tutelage.config.select import SelectStage
 from tutelage.config.stage import Reference
 from tutelage.config.stages import (
     EvaluateStage,
@@ -41,6 +43,8 @@ __all__ = [
     "BatchConfig",
     "CheckpointConfig",
     "ClippedConfig",
+    "DPOConfig",
+    "DPOStage",
     "EvaluateStage",
     "GRPOConfig",
     "HelpdeskStage",
@@ -50,6 +54,7 @@ __all__ = [
     "LoRAConfig",
     "LossKLConfig",
     "ModelShape",
+    "OnlineDPOConfig",
     "OpeningsStage",
     "OptimizerConfig",
     "PPOConfig",
@@ -70,6 +75,7 @@ __all__ = [
     "SampleStage",
     "SamplingConfig",
     "Section",
+    "SelectStage",
     "SplitStage",
     "Stage",
     "TrackersConfig",

@@ -20,7 +20,9 @@ from pydantic import (
 
 from tutelage.config.adapters import LoRAConfig
 from tutelage.config.base import Section
+from tutelage.config.dpo import DPOStage
 from tutelage.config.rounds import SamplingConfig
+from tutelage.config.select import SelectStage
 from tutelage.config.stage import Reference, StageSection
 from tutelage.config.train import TrainStage
 from tutelage.config.training import BatchConfig, OptimizerConfig, PrecisionConfig, Share
@@ -340,6 +342,8 @@ Stage = Annotated[
     | PairsStage
     | OpeningsStage
     | RewardStage
+    | DPOStage
+    | SelectStage
     | TrainStage
     | EvaluateStage,
     Field(discriminator="kind"),

@@ -18,7 +18,7 @@ from tutelage.data.checking import checked_rows
 from tutelage.data.jsonl import Fault
 from tutelage.data.schema import Schema
 from tutelage.errors import DataError
-from tutelage.records import Demonstration, Preference, Prompt
+from tutelage.records import Demonstration, Preference, Prompt, StopReason
 
 __all__ = [
     "LabelledText",
@@ -50,6 +50,8 @@ class Samples:
 
     prompt: Prompt
     completions: tuple[str, ...]
+    truncated: tuple[bool, ...] = ()
+    """Of each, whether the token limit cut it off; all false where the file does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +173,9 @@ def _preference(row: Row) -> Preference:
 
 
 def _samples(row: Row) -> Samples:
-    texts = (item["text"] if isinstance(item, dict) else item for item in row["completions"])
-    return Samples(_prompt(row), tuple(texts))
+    items = [item if isinstance(item, dict) else {"text": item} for item in row["completions"]]
+    cut = tuple(item.get("stop") == StopReason.LENGTH for item in items)
+    return Samples(_prompt(row), tuple(item["text"] for item in items), cut)
 
 
 def _labelled(row: Row) -> LabelledText:

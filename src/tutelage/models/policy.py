@@ -160,7 +160,7 @@ class Policy:
         return in_chunks(of_chunk, size, (states, *per_token))
 
     def logprobs(
-        self, rows: Experience, states: Float[Tensor, "tokens width"] | None = None
+        self, rows: Experience | TokenBatch, states: Float[Tensor, "tokens width"] | None = None
     ) -> Float[Tensor, "batch time"]:
         """log pi of each response token; 0 elsewhere.
 

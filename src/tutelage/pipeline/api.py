@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tutelage.config import (
+    DPOStage,
     EvaluateStage,
     LabelStage,
     PretrainStage,
     Recipe,
     RewardStage,
     SampleStage,
+    SelectStage,
     SFTStage,
     Stage,
     TrainStage,
@@ -31,7 +33,18 @@ from tutelage.config import (
 from tutelage.errors import ConfigError
 from tutelage.pipeline.run import RunResult, run_recipe, run_stage
 
-__all__ = ["evaluate", "label", "pretrain", "reward", "run", "sample", "sft", "train"]
+__all__ = [
+    "dpo",
+    "evaluate",
+    "label",
+    "pretrain",
+    "reward",
+    "run",
+    "sample",
+    "select",
+    "sft",
+    "train",
+]
 
 _AnyStage = TypeVar("_AnyStage", bound=Stage)
 
@@ -117,6 +130,20 @@ def reward(
 ) -> Path:
     """Trains a reward model on preferences; settings as in `RewardStage`."""
     return _run(RewardStage, output, config, display, settings)
+
+
+def dpo(
+    output: Path | str, config: DPOStage | None = None, *, display: bool = True, **settings: Any
+) -> Path:
+    """Trains a policy on preferences directly; settings as in `DPOStage`."""
+    return _run(DPOStage, output, config, display, settings)
+
+
+def select(
+    output: Path | str, config: SelectStage | None = None, *, display: bool = True, **settings: Any
+) -> Path:
+    """Keeps each prompt's best completion as a demonstration; settings as in `SelectStage`."""
+    return _run(SelectStage, output, config, display, settings)
 
 
 def train(

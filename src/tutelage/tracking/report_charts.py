@@ -38,6 +38,9 @@ _TRAINING = {
     "sft/loss": "SFT loss",
     "reward_model/loss": "Reward model loss",
     "reward_model/accuracy": "Reward model accuracy",
+    "dpo/loss": "DPO loss",
+    "dpo/margin": "DPO margin",
+    "dpo/chosen_logprob": "Log-probability of the preferred answers",
 }
 
 

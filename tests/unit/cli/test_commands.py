@@ -6,6 +6,7 @@ import pytest
 from tutelage.cli.main import main
 from tutelage.cli.stages import STAGE_COMMANDS
 from tutelage.config import (
+    DPOStage,
     EvaluateStage,
     RewardStage,
     SFTStage,
@@ -166,6 +167,17 @@ def test_switches_and_optional_sections_have_options(means):
         "ppo": {"whiten_advantages": False, "clip": 0.1},
     }
     assert means(arguments.split(), build_section(TrainStage, settings))
+
+
+def test_loss_of_dpo_has_options(means):
+    arguments = """dpo --model org/m --preferences org/a org/b --dpo.loss ipo --dpo.beta 0.5
+                   --dpo.length-normalise"""
+    settings = {
+        "model": "org/m",
+        "preferences": ["org/a", "org/b"],
+        "dpo": {"loss": "ipo", "beta": 0.5, "length_normalise": True},
+    }
+    assert means(arguments.split(), build_section(DPOStage, settings))
 
 
 def test_missing_option_is_named(capsys):

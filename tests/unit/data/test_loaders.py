@@ -107,9 +107,14 @@ def test_null_stands_for_an_absent_field(tmp_path: Path) -> None:
 
 def test_samples_are_texts_or_completions(tmp_path: Path) -> None:
     path = written(
-        tmp_path, {"prompt": [USER], "completions": ["Four.", {"text": "", "tokens": []}]}
+        tmp_path,
+        {"prompt": [USER], "completions": ["Four.", {"text": "", "tokens": []}]},
+        {"prompt": [USER], "completions": [{"text": "Fo", "tokens": [3], "stop": "length"}]},
     )
-    assert load_samples(path) == [Samples(Prompt("r0", ASKED), ("Four.", ""))]
+    assert load_samples(path) == [
+        Samples(Prompt("r0", ASKED), ("Four.", ""), (False, False)),
+        Samples(Prompt("r1", ASKED), ("Fo",), (True,)),
+    ]
 
 
 def test_texts_come_with_and_without_labels(tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tutelage.config import (
+    DPOStage,
     EvaluateStage,
     PretrainStage,
     Recipe,
     RewardStage,
     SampleStage,
+    SelectStage,
     SFTStage,
     Stage,
     TrainStage,
@@ -19,9 +21,9 @@ from tutelage.errors import ConfigError
 from tutelage.pipeline.graph import needed_stages
 from tutelage.pipeline.plan.parts import StagePlan
 from tutelage.pipeline.plan.reinforcement import plan_train
-from tutelage.pipeline.plan.sampling import plan_evaluate, plan_sample
+from tutelage.pipeline.plan.sampling import plan_evaluate, plan_sample, plan_select
 from tutelage.pipeline.plan.sizes import ModelSize, count_model, size_of_shape
-from tutelage.pipeline.plan.training import plan_pretrain, plan_reward, plan_sft
+from tutelage.pipeline.plan.training import plan_dpo, plan_pretrain, plan_reward, plan_sft
 from tutelage.pipeline.references import MODEL, References
 
 __all__ = [
@@ -35,7 +37,9 @@ __all__ = [
     "side_by_side",
 ]
 
-MODEL_KINDS = frozenset({"pretrain", "sft", "sample", "reward", "train", "evaluate"})
+MODEL_KINDS = frozenset(
+    {"pretrain", "sft", "sample", "reward", "dpo", "select", "train", "evaluate"}
+)
 """Kinds of stages that load a model."""
 
 ALONE = "this stage"
@@ -86,8 +90,10 @@ def model_sizes(
 
 def _model_references(stage: Stage) -> tuple[str, ...]:
     match stage:
-        case SFTStage() | SampleStage() | RewardStage():
+        case SFTStage() | SampleStage() | RewardStage() | DPOStage():
             return (stage.model,)
+        case SelectStage():
+            return (stage.reward,)
         case TrainStage():
             return (stage.model, *stage.reward.references())
         case EvaluateStage():
@@ -104,7 +110,7 @@ def _size_of(
         stage = recipe.stages[first]
         if isinstance(stage, PretrainStage):
             return size_of_shape(first, stage.model)
-        if not isinstance(stage, SFTStage | RewardStage | TrainStage):
+        if not isinstance(stage, SFTStage | RewardStage | DPOStage | TrainStage):
             raise ConfigError(
                 f"{reference!r} is to be a model, but stage {first} is of kind {stage.kind}, "
                 "which makes none"
@@ -159,6 +165,10 @@ def _plan_stage(
             return plan_sample(name, stage, sizes[stage.model])
         case RewardStage():
             return plan_reward(name, stage, sizes[stage.model], kind)
+        case DPOStage():
+            return plan_dpo(name, stage, sizes[stage.model], kind)
+        case SelectStage():
+            return plan_select(name, stage, sizes[stage.reward])
         case TrainStage():
             reward = None if stage.reward.model is None else sizes[stage.reward.model]
             return plan_train(name, stage, sizes[stage.model], reward, kind)
@@ -225,7 +235,7 @@ def per_device(recipe: Recipe, gpus: int) -> Recipe:
         match stage:
             case PretrainStage():
                 changed: Stage = stage.model_copy(update={"rows": share(stage.rows)})
-            case SFTStage() | RewardStage():
+            case SFTStage() | RewardStage() | DPOStage():
                 rows = share(stage.batch.minibatch)
                 batch = stage.batch.model_copy(update={"minibatch": rows})
                 changed = stage.model_copy(update={"batch": batch})
@@ -234,7 +244,7 @@ def per_device(recipe: Recipe, gpus: int) -> Recipe:
                 batch = whole.batch.model_copy(update={"minibatch": share(whole.batch.minibatch)})
                 part = {"batch": batch, "prompts_per_step": share(whole.prompts_per_step)}
                 changed = stage.with_learner(whole.model_copy(update=part))
-            case SampleStage() | EvaluateStage() if stage.limit is not None:
+            case SampleStage() | SelectStage() | EvaluateStage() if stage.limit is not None:
                 changed = stage.model_copy(update={"limit": share(stage.limit)})
             case _:
                 changed = stage

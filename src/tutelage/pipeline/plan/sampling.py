@@ -1,6 +1,6 @@
-"""Stages that decode and train nothing: sample, evaluate."""
+"""Stages that decode and train nothing: sample, select, evaluate."""
 
-from tutelage.config import EvaluateStage, SampleStage, SamplingConfig
+from tutelage.config import EvaluateStage, SampleStage, SamplingConfig, SelectStage
 from tutelage.pipeline.plan.memory import (
     FLOAT,
     decoder_copy,
@@ -13,10 +13,12 @@ from tutelage.pipeline.plan.parts import ModelBytes, Phase, StagePlan, Work
 from tutelage.pipeline.plan.sizes import ModelSize
 from tutelage.pipeline.plan.work import decoding_work, scoring_work
 
-__all__ = ["plan_evaluate", "plan_sample"]
+__all__ = ["plan_evaluate", "plan_sample", "plan_select"]
 
 _HEAD_TOKENS = 2_048
 """Response tokens whose logits exist at a time, where no recipe says."""
+_SCORED_TOKENS = 512
+"""Tokens of prompt and answer that a reward model reads, where no recipe says."""
 _COMPUTE = "float32"
 """Models that are only asked are asked in this format."""
 
@@ -35,6 +37,25 @@ def plan_sample(name: str, config: SampleStage, size: ModelSize) -> StagePlan:
         unit="batch",
         units=units,
         work=work,
+    )
+
+
+def plan_select(name: str, config: SelectStage, size: ModelSize) -> StagePlan:
+    """Completions that exist already, scored batch by batch."""
+    length = min(_SCORED_TOKENS, size.context)
+    rows = rows_read(length)
+    total = size.backbone + size.hidden
+    units = None
+    if config.limit is not None and config.best_of is not None:
+        units = -(-config.limit * config.best_of // rows)
+    return StagePlan(
+        name=name,
+        kind=config.kind,
+        models=(ModelBytes("reward model", size.source, total, FLOAT * total),),
+        phases=(Phase("scoring", {"activations": passing_activations(size, rows * length)}),),
+        unit="batch",
+        units=units,
+        work=(scoring_work(size, rows, length, 0, _COMPUTE),),
     )
 
 

@@ -1,4 +1,4 @@
-"""Stages that train one model on rows of text: pretrain, sft, reward.
+"""Stages that train one model on rows of text: pretrain, sft, reward, dpo.
 
 weights, optimiser ─────────────────────────────────────── all the time
 gradients, activations, logits of a micro-batch ────────── update
@@ -7,7 +7,14 @@ activations of held-out rows without gradients ───────────
 
 from dataclasses import dataclass
 
-from tutelage.config import LoRAConfig, OptimizerConfig, PretrainStage, RewardStage, SFTStage
+from tutelage.config import (
+    DPOStage,
+    LoRAConfig,
+    OptimizerConfig,
+    PretrainStage,
+    RewardStage,
+    SFTStage,
+)
 from tutelage.config.training import BatchConfig
 from tutelage.pipeline.plan.memory import (
     FLOAT,
@@ -30,6 +37,7 @@ __all__ = [
     "Trained",
     "merging_phase",
     "model_bytes",
+    "plan_dpo",
     "plan_pretrain",
     "plan_reward",
     "plan_sft",
@@ -206,7 +214,7 @@ def plan_sft(name: str, config: SFTStage, size: ModelSize, device: str) -> Stage
 
 def _language_model(
     name: str,
-    config: PretrainStage | SFTStage,
+    config: PretrainStage | SFTStage | DPOStage,
     size: ModelSize,
     trained: Trained,
     batch: BatchConfig,
@@ -249,6 +257,19 @@ def _language_model(
         units=rows.units,
         work=(*work, optimizer_work(trained.weights)),
     )
+
+
+def plan_dpo(name: str, config: DPOStage, size: ModelSize, device: str) -> StagePlan:
+    """Two answers to a prompt side by side, each of at most `max_length` tokens with it."""
+    compute = config.precision.compute
+    trained = trained_part(size, size.parameters, config.lora, compute, device)
+    length = 2 * min(config.max_length, size.context)
+    units = None
+    if config.limit is not None:
+        training = max(1, round(config.limit * (1 - config.held_out)))
+        units = max(1, -(-round(config.epochs * training) // config.batch.minibatch))
+    rows = _Rows(length, config.batch.minibatch, rows_read(length), units)
+    return _language_model(name, config, size, trained, config.batch, rows, device)
 
 
 def plan_reward(name: str, config: RewardStage, size: ModelSize, device: str) -> StagePlan:

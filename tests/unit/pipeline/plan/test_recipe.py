@@ -57,7 +57,7 @@ def test_shipped_recipe_fits_a_small_laptop(path):
     verdict = judged(recipe, 8 * GIB)
     assert verdict.fits
     planned = {stage.name for stage in verdict.plan.stages}
-    kinds = {"pretrain", "sft", "sample", "reward", "train", "evaluate"}
+    kinds = {"pretrain", "sft", "sample", "reward", "dpo", "select", "train", "evaluate"}
     assert planned == {n for n, stage in recipe.stages.items() if stage.kind in kinds}
 
 
@@ -236,6 +236,23 @@ def test_number_of_updates_is_known_where_the_recipe_tells(config_only, recipe_o
     assert stage_of(recipe_of(sft=data), "sft").units is None
     # 5 of 100 are held out; 2 x 95 / 10.
     assert stage_of(recipe_of(sft={**data, "limit": 100, "epochs": 2}), "sft").units == 19
+    pairs = {"model": data["model"], "preferences": ["d"], "batch": {"minibatch": 10}}
+    assert stage_of(recipe_of(dpo=pairs), "dpo").units is None
+    assert stage_of(recipe_of(dpo={**pairs, "limit": 100, "epochs": 2}), "dpo").units == 19
+
+
+def test_two_answers_of_a_pair_are_read_at_a_time(config_only, recipe_of):
+    """A pair of answers of 64 tokens takes what a conversation of 128 does."""
+    model, batch = config_only(), {"minibatch": 4}
+    dpo = {"model": model, "preferences": ["d"], "batch": batch, "max_length": 64}
+    sft = {"model": model, "data": ["d"], "batch": batch, "max_length": 128}
+    assert stage_of(recipe_of(dpo=dpo), "dpo").peak == stage_of(recipe_of(sft=sft), "sft").peak
+
+
+def test_selecting_loads_the_reward_model_alone(config_only, recipe_of):
+    recipe = recipe_of(select={"samples": "s", "reward": config_only()})
+    (model,) = stage_of(recipe, "select").models
+    assert (model.role, model.gradients) == ("reward model", 0)
 
 
 # Side by side

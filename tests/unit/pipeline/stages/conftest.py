@@ -141,6 +141,13 @@ def tiny_recipe(tmp_path_factory, tiny_causal_lm, tiny_tokenizer) -> Recipe:
             ],
             "batch": small,
         },
+        "dpo": {
+            "model": lm_path,
+            "preferences": [files["preferences"]],
+            "epochs": 1.4,
+            "batch": small,
+            "optimizer": QUICK,
+        },
         "train": {
             "model": lm_path,
             "prompts": files["prompts"],

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 SHORT = {
     "sft": {"epochs": 0.4},
     "reward": {},
+    "dpo": {"epochs": 0.4},
     "train": {"probes": None},
 }
 

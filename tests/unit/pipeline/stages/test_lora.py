@@ -12,6 +12,7 @@ from tutelage.pipeline.stages.preparation import load_policy, trained_part
 
 AUTO = {
     "sft": AutoModelForCausalLM,
+    "dpo": AutoModelForCausalLM,
     "train": AutoModelForCausalLM,
     "reward": AutoModelForSequenceClassification,
 }

@@ -105,9 +105,9 @@ def test_stages_take_more_than_a_few_steps(straight):
     """Otherwise nothing below would say much."""
     last = {
         kind: int(straight(kind)[1]["files"]["metrics.jsonl"][-1]["step"])
-        for kind in ("pretrain", "sft", "sample", "reward", "train")
+        for kind in ("pretrain", "sft", "sample", "reward", "dpo", "train")
     }
-    assert last == {"pretrain": 7, "sft": 8, "sample": 24, "reward": 8, "train": 19}
+    assert last == {"pretrain": 7, "sft": 8, "sample": 24, "reward": 8, "dpo": 8, "train": 19}
 
 
 @pytest.mark.parametrize(
@@ -118,6 +118,7 @@ def test_stages_take_more_than_a_few_steps(straight):
         ("sample", [4, 12, 24]),
         # Phase 1 has four steps: within it, at its end, within phase 2, at the end of all.
         ("reward", [2, 4, 7, 9]),
+        ("dpo", [1, 4, 9]),
         # The critic alone for two rounds; probes after 3, 6, ... rounds.
         ("train", [2, 9, 19]),
     ],
@@ -256,6 +257,7 @@ PARTS = {
     "sft": ["model", "learner", "batches"],
     "sample": ["generator", "totals"],
     "reward": ["model", "learner", "batches"],
+    "dpo": ["model", "learner", "batches"],
     "train": [
         "policy",
         "critic",
@@ -337,7 +339,7 @@ def with_lora(tiny_recipe):
     return of
 
 
-@pytest.mark.parametrize(("kind", "steps"), [("sft", [4]), ("reward", [2, 7])])
+@pytest.mark.parametrize(("kind", "steps"), [("sft", [4]), ("reward", [2, 7]), ("dpo", [4])])
 def test_interrupted_stage_with_adapters_ends_as_one_that_was_not(
     kind, steps, with_lora, outcome, tmp_path
 ):

@@ -1,0 +1,216 @@
+"""Online DPO: which completions meet, what the labels are, and that the policy follows them."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+
+from tutelage.config import BatchConfig, OnlineDPOConfig, OptimizerConfig
+from tutelage.errors import RewardError
+from tutelage.generation import FakeEngine, LocalEngine, Sampling
+from tutelage.models import Policy
+from tutelage.records import EncodedPrompt, Message, Preference, Prompt, Score, ScoreStatus
+from tutelage.trainers.finite import FiniteGuard
+from tutelage.trainers.learner import Learner
+from tutelage.trainers.online_dpo import AskedPairs, JudgedPair, ScoredPairs, online_dpo
+from tutelage.trainers.optimizer import Optimizer
+from tutelage.trainers.pairs import AnswerPair, measure_pairs, precompute_reference
+
+STOP = 2
+FAILED = Score.failed(ScoreStatus.ERROR, "no")
+
+
+def prompts_of(count: int) -> list[EncodedPrompt]:
+    return [
+        EncodedPrompt(Prompt(f"p{i}", (Message("user", f"{i}"),)), (5 + i, 6)) for i in range(count)
+    ]
+
+
+def scores_of(*values: float | Score):
+    """A reward that gives these scores, one after the other."""
+    return lambda prompts, completions: [
+        each if isinstance(each, Score) else Score(each) for each in values
+    ]
+
+
+def tokens_of(*tokens: int) -> FakeEngine:
+    """Completions of one token and the stop, one after the other for each prompt."""
+    return FakeEngine(lambda prompt, sample: [tokens[sample], STOP])
+
+
+def judged(judge, *tokens: int, prompts: int = 1):
+    asked = prompts_of(prompts)
+    sampling = Sampling(frozenset({STOP}), samples_per_prompt=len(tokens))
+    completions = tokens_of(*tokens).generate(asked, sampling)
+    return judge([p for p in asked for _ in tokens], completions)
+
+
+def scored(reward, **settings) -> ScoredPairs:
+    return ScoredPairs(reward, OnlineDPOConfig(**settings))
+
+
+def test_best_meets_worst():
+    pairs, scores = judged(scored(scores_of(1, 5, -2, 3, 0, 0, 7, 7)), 10, 11, 12, 13, prompts=2)
+    assert pairs == [JudgedPair(1, 2, 1.0), JudgedPair(6, 4, 1.0)]
+    assert [score.value for score in scores] == [1, 5, -2, 3, 0, 0, 7, 7]
+
+
+def test_soft_label_is_the_bradley_terry_probability():
+    judge = scored(scores_of(1.0, 3.0), label="soft", label_temperature=4.0)
+    ((a, b, p_a),) = judged(judge, 10, 11)[0]
+    assert (a, b) == (1, 0)
+    assert p_a == pytest.approx(1 / (1 + math.exp(-0.5)))
+    vast = scored(scores_of(1e30, -1e30), label="soft")
+    assert judged(vast, 10, 11)[0] == [JudgedPair(0, 1, 1.0)]
+
+
+def test_prompts_that_say_nothing_make_no_pair():
+    assert judged(scored(scores_of(1.0, 1.0)), 10, 11)[0] == []
+    assert judged(scored(scores_of(2.0, 1.0)), 10, 10)[0] == []
+    assert judged(scored(scores_of(2.0, FAILED), max_failed_share=0.5), 10, 11)[0] == []
+
+
+def test_failed_scores_stand_in_no_pair():
+    judge = scored(scores_of(2.0, FAILED, 1.0, math.nan), max_failed_share=0.5)
+    pairs, scores = judged(judge, 10, 11, 12, 13)
+    assert pairs == [JudgedPair(0, 2, 1.0)]
+    assert [score.ok for score in scores] == [True, False, True, False]
+
+
+def test_too_many_failed_scores_end_the_training():
+    with pytest.raises(RewardError, match="1 of 2 completions could not be scored"):
+        judged(scored(scores_of(2.0, FAILED)), 10, 11)
+
+
+def test_a_judge_is_asked_about_every_two_completions():
+    asked = []
+
+    def gatherer(comparisons):
+        asked.extend(comparisons)
+        return [Preference(each, 0.25, "judge", kind="ai") for each in comparisons]
+
+    pairs, scores = judged(AskedPairs(gatherer), 10, 11, 12, 12, 13)
+    assert pairs == [JudgedPair(0, 1, 0.25)]
+    assert [(each.a, each.b) for each in asked] == [("10 2", "11 2")]
+    assert [score.value for score in scores[:2]] == [0.25, 0.75]
+    assert not any(score.ok for score in scores[2:])
+
+
+@pytest.fixture
+def rounds(tiny_causal_lm, tiny_tokenizer) -> Callable:
+    """`rounds(judge, 2)`: policy and steps of that many rounds over four prompts."""
+
+    def run(
+        judge,
+        count: int = 1,
+        *,
+        engine=None,
+        samples: int = 2,
+        learning_rate: float = 1e-3,
+        guard: FiniteGuard | None = None,
+        start: int = 0,
+        temperature: float = 1.0,
+        **settings,
+    ):
+        policy = Policy(tiny_causal_lm(), temperature=temperature)
+        config = OptimizerConfig(
+            learning_rate=learning_rate, schedule="constant", max_gradient_norm=1e9
+        )
+        learner = Learner(
+            {"dpo": Optimizer(policy.model, config, 100)},
+            BatchConfig(),
+            torch.Generator().manual_seed(0),
+            guard=guard or FiniteGuard(),
+        )
+        drawn = engine or LocalEngine(policy, tiny_tokenizer, torch.Generator().manual_seed(0))
+        steps = online_dpo(
+            policy,
+            policy.frozen_copy(),
+            drawn,
+            judge,
+            learner,
+            [prompts_of(4)] * count,
+            Sampling(frozenset({STOP}), 6, temperature, samples),
+            OnlineDPOConfig(**settings),
+            start=start,
+        )
+        return policy, list(steps)
+
+    return run
+
+
+def low_ids(prompts: Sequence[Prompt], completions) -> list[Score]:
+    """The share of tokens below 30."""
+    return [Score(sum(t < 30 for t in c.tokens) / len(c.tokens)) for c in completions]
+
+
+def test_first_round_starts_at_the_reference(rounds):
+    _, (step,) = rounds(scored(low_ids), temperature=0.7)
+    assert step.metrics["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert step.metrics["kl/sequence"] == pytest.approx(0, abs=1e-5)
+    assert step.metrics["dpo/margin"] == pytest.approx(0, abs=1e-5)
+
+
+def test_round_is_a_step_of_dpo_on_its_pairs(rounds, tiny_causal_lm):
+    """The same loss as offline, with the reference read from the completions' tokens."""
+    _, (step,) = rounds(scored(low_ids), learning_rate=1e-9, beta=0.3)
+    pairs = [
+        AnswerPair(
+            *(
+                (
+                    (*step.prompts[row].tokens, *step.completions[row].tokens),
+                    (0.0, 0.0) + (1.0,) * len(step.completions[row].tokens),
+                )
+                for row in (a, b)
+            ),
+            p_a,
+        )
+        for a, b, p_a in step.pairs
+    ]
+    policy = Policy(tiny_causal_lm())
+    offline = measure_pairs(policy, precompute_reference(policy, pairs), OnlineDPOConfig(beta=0.3))
+    assert offline["dpo/chosen_logprob"] == pytest.approx(
+        step.metrics["dpo/chosen_logprob"], rel=1e-5
+    )
+    assert offline["loss"] == pytest.approx(step.metrics["loss"], abs=1e-5)
+
+
+def test_reward_rises_and_the_policy_leaves_its_reference(rounds):
+    _, steps = rounds(scored(low_ids), 25, samples=4, learning_rate=2e-3, beta=0.05, start=3)
+    assert [step.index for step in steps] == list(range(3, 28))
+    first, last = (
+        sum(step.metrics["reward/score"] for step in part) / 5 for part in (steps[:5], steps[-5:])
+    )
+    assert last > first + 0.2
+    assert steps[-1].metrics["kl/sequence"] > 0.5
+
+
+def test_new_weights_reach_the_sampler(rounds):
+    _, steps = rounds(scored(lambda p, c: [Score(t.tokens[0]) for t in c]), 3,
+                      engine=tokens_of(10, 11))  # fmt: skip
+    assert [step.completions[0].policy_version for step in steps] == [0, 1, 2]
+
+
+def test_round_without_pairs_moves_nothing(rounds, tiny_causal_lm):
+    policy, (step,) = rounds(scored(lambda p, c: [Score(1.0)] * len(c)))
+    assert step.metrics["train/skipped"] == 1
+    assert step.metrics["dpo/paired"] == 0
+    start = tiny_causal_lm().state_dict()
+    assert all(weight.equal(start[name]) for name, weight in policy.model.state_dict().items())
+
+
+def test_scores_that_are_not_finite_are_shown(rounds, tmp_path):
+    def reward(prompts, completions):
+        return [Score(math.inf if i == 5 else float(i)) for i in range(len(completions))]
+
+    _, (step,) = rounds(scored(reward), guard=FiniteGuard(tmp_path, notify=lambda text: None))
+    assert step.metrics["dpo/paired"] == 0.75
+    (file,) = tmp_path.rglob("*.json")
+    assert [row["row"] for row in json.loads(file.read_text())["rows"]] == [5]
+
+
+def test_one_completion_is_no_pair(rounds):
+    with pytest.raises(ValueError, match="samples_per_prompt 1"):
+        rounds(scored(low_ids), samples=1)
