@@ -48,6 +48,7 @@ __all__ = [
     "REINFORCE_BASELINE",
     "Learned",
     "Settings",
+    "Steps",
     "advantages_and_returns",
     "cartpole",
     "evaluate",
@@ -56,6 +57,8 @@ __all__ = [
     "network",
     "random_actions",
     "sampler",
+    "update_loss",
+    "updates",
 ]
 
 
@@ -140,7 +143,7 @@ class Learned:
 
 
 @dataclass(frozen=True, slots=True)
-class _Steps:
+class Steps:
     """Steps of a rollout that were chosen for one update, each a row of one: `[batch, 1]`."""
 
     observations: Float[Tensor, "batch 1 features"]
@@ -245,8 +248,8 @@ def learn(
             group["lr"] = settings.learning_rate * (left if settings.anneal else 1)
         clip = settings.clip * (left if settings.anneal_clip else 1)
         # 2. and 3. Judge what was done, and make it more or less likely.
-        for batch in _updates(rollout, policy, critic, settings, generator):
-            loss = _loss(batch, policy, critic, settings, max(clip, 1e-6))
+        for batch in updates(rollout, policy, critic, settings, generator):
+            loss = update_loss(batch, policy, critic, settings, max(clip, 1e-6))
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(weights, settings.max_norm)
@@ -274,13 +277,13 @@ def advantages_and_returns(
     return advantages, returns, values
 
 
-def _updates(
+def updates(
     rollout: Rollout,
     policy: nn.Module,
     critic: nn.Module | None,
     settings: Settings,
     generator: torch.Generator,
-) -> Iterator[_Steps]:
+) -> Iterator[Steps]:
     """The steps of each update: every step once per epoch, in random order."""
     advantages, returns, values = advantages_and_returns(
         rollout, critic, gamma=settings.gamma, lam=settings.lam
@@ -292,7 +295,7 @@ def _updates(
         order = places[torch.randperm(len(places), generator=generator)]
         for chosen in order.split(settings.minibatch or len(order)):
             at = (chosen[:, :1], chosen[:, 1:])
-            yield _Steps(
+            yield Steps(
                 observations=rollout.observations[at],
                 actions=rollout.actions[at],
                 old_logprobs=old_logprobs[at],
@@ -302,8 +305,8 @@ def _updates(
             )
 
 
-def _loss(
-    batch: _Steps, policy: nn.Module, critic: nn.Module | None, settings: Settings, clip: float
+def update_loss(
+    batch: Steps, policy: nn.Module, critic: nn.Module | None, settings: Settings, clip: float
 ) -> Tensor:
     """The policy's loss, the critic's, and the entropy bonus."""
     logits = policy(batch.observations)

@@ -36,7 +36,7 @@ def exercise_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[s
     table = Table(
         box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False
     )
-    table.add_column(columns[0])
+    table.add_column(columns[0], no_wrap=True)
     for column in columns[1:]:
         table.add_column(column, justify="right")
     for row in rows:
