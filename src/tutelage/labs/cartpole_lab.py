@@ -166,12 +166,13 @@ def _score_table(scores: dict[str, list[NDArray]], settings: CartPoleSettings) -
 
 
 def _noise_table(noise: dict[str, GradientNoise], settings: CartPoleSettings) -> Any:
-    columns = ["gradient", "mean norm", "variance of norm", "variance / signal"]
+    columns = ["gradient", "mean norm", "variance of norm", "variance", "variance / signal"]
     rows = [
         [
             name,
             f"{one.norms.mean():.3g}",
             f"{one.norms.var():.3g}",
+            f"{one.variance:.3g}",
             f"{one.variance / one.signal:.3g}" if one.signal else "no signal",
         ]
         for name, one in noise.items()
@@ -202,14 +203,14 @@ def _draw_curves(axes: "Axes", runs: dict[str, list[Learned]], steps: int, title
 
 
 def _draw_noise(axes: "Axes", noise: dict[str, GradientNoise]) -> None:
-    for index, (name, one) in enumerate(noise.items()):
-        axes.hist(
-            np.log10(one.norms), bins=20, color=COLOURS[index], alpha=0.6, label=name, linewidth=0
-        )
-    axes.set_xlabel("log10 of the norm")
+    edges = np.linspace(0, max(one.norms.max() for one in noise.values()), 25)
+    for colour, (name, one) in zip(COLOURS, noise.items(), strict=False):
+        axes.hist(one.norms, bins=edges, color=colour, alpha=0.2, linewidth=0)
+        axes.hist(one.norms, bins=edges, color=colour, histtype="step", lw=1.8, label=name)
+    axes.set_xlabel("norm")
     axes.set_ylabel("batches")
     axes.margins(y=0.25)
-    heading(axes, "Norm of the policy gradient", legend="upper left")
+    heading(axes, "Norm of the policy gradient", legend="upper right")
 
 
 def _returns_figure(scores: dict[str, list[NDArray]]) -> "Figure":
