@@ -25,7 +25,9 @@ __all__ = [
     "running_mean",
 ]
 
-INK, MUTED, GRID = "#1b1e23", "#5d6470", "#e2e2dd"
+INK = "#1b1e23"
+MUTED = "#5d6470"
+GRID = "#e2e2dd"
 COLOURS = (
     "#3566b8",
     "#c8501e",
