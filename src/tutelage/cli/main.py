@@ -13,6 +13,7 @@ from typing import Any
 
 from cyclopts import App, CycloptsError
 
+from tutelage.cli.lab import build_lab_app
 from tutelage.cli.plan import plan
 from tutelage.cli.run import resume, run
 from tutelage.cli.stages import STAGE_COMMANDS, stage_command
@@ -102,6 +103,7 @@ def build_app() -> App:
     }
     for position, (name, command) in enumerate(commands.items()):
         app.command(command, name=name, sort_key=position)
+    app.command(build_lab_app(sort_key=len(commands)))
     return app
 
 

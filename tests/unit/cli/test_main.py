@@ -8,7 +8,7 @@ from tutelage.cli.main import build_app, call, guard, main
 from tutelage.cli.stages import STAGE_COMMANDS
 from tutelage.pipeline.interrupts import Terminated, TimeLimitReached
 
-COMMANDS = ["run", "resume", "plan", *STAGE_COMMANDS, "report", "validate", "config"]
+COMMANDS = ["run", "resume", "plan", *STAGE_COMMANDS, "report", "validate", "config", "lab"]
 
 
 def raising(error):
