@@ -24,7 +24,7 @@ def build_lab_app(*, sort_key: int) -> App:
     """The command with one command per lab; the key is its place among the other commands."""
     app = App(name="lab", help=_HELP, sort_key=sort_key)
     for position, command in enumerate((gridworld, bandit, cartpole, timeline)):
-        app.command(command, sort_key=position)
+        app.command(sort_key=position)(command)
     return app
 
 

@@ -203,13 +203,13 @@ def _draw_curves(axes: "Axes", runs: dict[str, list[Learned]], steps: int, title
 
 
 def _draw_noise(axes: "Axes", noise: dict[str, GradientNoise]) -> None:
-    edges = np.linspace(0, max(one.norms.max() for one in noise.values()), 25)
+    edges = np.linspace(0, max(one.norms.max() for one in noise.values()), 25).tolist()
     for colour, (name, one) in zip(COLOURS, noise.items(), strict=False):
         axes.hist(one.norms, bins=edges, color=colour, alpha=0.2, linewidth=0)
         axes.hist(one.norms, bins=edges, color=colour, histtype="step", lw=1.8, label=name)
     axes.set_xlabel("norm")
     axes.set_ylabel("batches")
-    axes.margins(y=0.25)
+    axes.margins(y=0.25).tolist()
     heading(axes, "Norm of the policy gradient", legend="upper right")
 
 

@@ -57,7 +57,7 @@ class _Row:
     observations: list[NDArray] = field(default_factory=list)
     actions: list[int] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
-    next_observation: NDArray | None = None
+    next_observation: NDArray = field(default_factory=lambda: np.zeros(0, np.float32))
     ended: bool = False
 
 

@@ -103,7 +103,7 @@ def gridworld_lab(settings: GridSettings) -> LabResult:
     """
     world = _world(settings, settings.step_reward)
     exact = value_iteration(world, gamma=settings.gamma)
-    asked = {
+    asked: dict[str, Any] = {
         "episodes": settings.episodes,
         "alpha": settings.alpha,
         "explore": settings.explore,
@@ -112,7 +112,7 @@ def gridworld_lab(settings: GridSettings) -> LabResult:
         "exploring_starts": settings.exploring_starts,
     }
     run = q_learning(world, gamma=settings.gamma, seed=settings.seed, **asked)
-    exercises = {
+    exercises: dict[str, tuple[float, dict[str, Any]]] = {
         "as asked": (settings.step_reward, {}),
         "epsilon-greedy, ε 0.3": (
             settings.step_reward,

@@ -41,7 +41,7 @@ COLOURS = (
 
 _DOTS_PER_INCH = 130
 
-_STYLE: dict[str, Any] = {
+_STYLE: dict[Any, Any] = {
     "font.size": 10,
     "text.color": INK,
     "axes.labelcolor": MUTED,
@@ -86,7 +86,7 @@ def heading(axes: "Axes", text: str, *, legend: str | None = None) -> None:
     """What the panel shows, above it at the left; and the legend at a place, without a frame."""
     axes.set_title(text, loc="left", weight="bold", fontsize=11)
     if legend:
-        axes.legend(loc=legend, frameon=False)
+        axes.legend(loc=legend, frameon=False)  # type: ignore[call-overload]
 
 
 def png(figure: "Figure") -> bytes:
