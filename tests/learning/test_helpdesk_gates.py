@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 
 from tutelage import run
 from tutelage.data.jsonl import read_jsonl
+from tutelage.distributed import cores_for
 from tutelage.evaluation.best_of_n import BestOfN, best_of_n_curve
 from tutelage.evaluation.helpdesk import HelpdeskRater
 from tutelage.evaluation.rater import Answer
@@ -97,10 +98,13 @@ class Finished:
     def best_of_n(self, reward_stage: str) -> BestOfN:
         """Gold of the best of n by a reward model of the run."""
         model = RewardModel.load(self.result.stage(reward_stage) / "model").eval()
+        cores = cores_for(model, os.cpu_count() or 1)
         proxy = [
             model.score(
                 [Prompt.from_json(row)] * len(row["completions"]),
                 [completion["text"] for completion in row["completions"]],
+                batch_tokens=2048,
+                cores=cores,
             )
             for row in self.samples
         ]
