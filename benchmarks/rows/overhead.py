@@ -57,7 +57,14 @@ def _row(name: str, requests: dict[str, Any], goal: str) -> Row:
 
 
 class OurOverhead(OurUpdate):
-    """The update under the profiler."""
+    """The update under the profiler, on one core: the profiler sees the calling thread alone."""
+
+    def prepare(self) -> None:
+        """Runs `ppo` up to its update, and that once."""
+        from tutelage.distributed import Cores
+
+        super().prepare()
+        self.actors.learner.cores = Cores()
 
     def run(self) -> dict[str, float]:
         """Share outside, and the real response tokens."""
