@@ -1,6 +1,8 @@
 """`tutelage lab`: classic reinforcement learning, small enough to see through."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from cyclopts import App
 
@@ -23,8 +25,9 @@ Example: tutelage lab gridworld --step-reward -0.1 --output runs/lab-gridworld
 def build_lab_app(*, sort_key: int) -> App:
     """The command with one command per lab; the key is its place among the other commands."""
     app = App(name="lab", help=_HELP, sort_key=sort_key)
-    for position, command in enumerate((gridworld, bandit, cartpole, timeline)):
-        app.command(sort_key=position)(command)
+    commands: tuple[Callable[..., Any], ...] = (gridworld, bandit, cartpole, timeline)
+    for position, command in enumerate(commands):
+        app.command(command, sort_key=position)
     return app
 
 

@@ -209,7 +209,7 @@ def _draw_noise(axes: "Axes", noise: dict[str, GradientNoise]) -> None:
         axes.hist(one.norms, bins=edges, color=colour, histtype="step", lw=1.8, label=name)
     axes.set_xlabel("norm")
     axes.set_ylabel("batches")
-    axes.margins(y=0.25).tolist()
+    axes.margins(y=0.25)
     heading(axes, "Norm of the policy gradient", legend="upper right")
 
 
