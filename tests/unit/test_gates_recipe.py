@@ -84,6 +84,6 @@ def test_the_control_differs_from_the_cure_by_the_slope_factor_alone(gates):
 def test_best_of_n_draws_from_the_starting_policy_as_it_is_trained(gates):
     stage = gates.stages["best_of_n"]
     assert isinstance(stage, SampleStage)
-    assert (stage.limit, stage.sampling.samples_per_prompt) == (48, 256)
+    assert (stage.limit, stage.sampling.samples_per_prompt) == (192, 256)
     assert stage.model == training(gates, "unguarded").model
     assert stage.sampling.max_tokens == training(gates, "unguarded").ppo.sampling.max_tokens
