@@ -151,8 +151,9 @@ class OurPPO:
         self.microbatch_tokens = microbatch_tokens or (65536 if device == "cuda" else 1024)
 
     def prepare(self) -> None:
-        """Builds everything and takes one step."""
+        """Builds everything and takes two steps: the second one's memory is the first one's."""
         self.build()
+        self.run()
         self.run()
 
     def build(self) -> None:
