@@ -12,7 +12,7 @@ never sees, and it rises or falls as the margin pushes it.
 Both answers of a pair lie side by side, `[pairs, 2]`: column 0 is a, column 1 is b.
 """
 
-from typing import Literal, assert_never
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -108,8 +108,10 @@ def dpo_loss(
         rise while the better answer's probability falls (Pal et al. 2024, arXiv:2402.13228).
 
     Raises:
-        ValueError: shapes differ, or a number is out of range.
+        ValueError: shapes differ, a number is out of range, or there is no such loss.
     """
+    if kind not in get_args(DPOKind):
+        raise ValueError(f"kind must be one of {', '.join(get_args(DPOKind))}, found {kind!r}")
     if kind == "ipo" and target_margin:
         raise ValueError(f"ipo has its own target margin, found target_margin {target_margin!r}")
     ref_logprobs = ref_logprobs.detach()
@@ -141,13 +143,9 @@ def _smoothed(label: float | Tensor, smoothing: float) -> float | Tensor:
 def _penalty(
     margin: Tensor, kind: Literal["hinge", "ipo"], beta: float, target_margin: float
 ) -> Tensor:
-    match kind:
-        case "hinge":
-            return (1 + target_margin - margin).clamp(min=0)
-        case "ipo":
-            return ((margin - 0.5) / beta).square()
-        case _:
-            assert_never(kind)
+    if kind == "hinge":
+        return (1 + target_margin - margin).clamp(min=0)
+    return ((margin - 0.5) / beta).square()
 
 
 def _metrics(

@@ -250,6 +250,11 @@ def test_ipo_takes_no_second_target():
         loss(kind="ipo", target_margin=0.5)
 
 
+def test_unknown_loss_is_refused_with_those_there_are():
+    with pytest.raises(ValueError, match="one of sigmoid, hinge, ipo, found 'dpo'"):
+        loss(kind="dpo")
+
+
 def test_shapes_that_would_broadcast_are_refused():
     with pytest.raises(ValueError, match=r"ref_logprobs \(1, 2\)"):
         loss(LOGPROBS, REFERENCE[:1])
