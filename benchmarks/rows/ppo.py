@@ -93,7 +93,7 @@ def _row(
     options = {"requests": requests, "device": device}
     mine = {**options, "trunk": trunk, "frozen_layers": layers}
     tuned = {**options, "microbatch": min(32, count), "chunk": count}
-    # Of a tiny model bfloat16 rounds the critic's small gradient away; of 135M weights it does not.
+    # The formats of the goals; the gradient of a tiny critic misses the bfloat16 gate besides.
     formats = {"tiny": ("float32",), "135M": ("bfloat16",)}.get(shape, ("float32", "bfloat16"))
     sides = [
         *(

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cyclopts import App
 
 from tutelage.errors import ConfigError
-from tutelage.labs.gridworld import Exploration
-from tutelage.labs.result import LabResult, write_result
+from tutelage.labs import Exploration
 from tutelage.pipeline.finish import open_console
+
+if TYPE_CHECKING:
+    from tutelage.labs.result import LabResult
 
 __all__ = ["bandit", "build_lab_app", "cartpole", "gridworld", "timeline"]
 
@@ -198,7 +200,9 @@ def timeline(*, output: Path = Path("runs/lab-timeline"), data: Path | None = No
     _show(timeline_lab() if data is None else timeline_lab(data), output)
 
 
-def _show(result: LabResult, output: Path) -> None:
+def _show(result: "LabResult", output: Path) -> None:
+    from tutelage.labs.result import write_result
+
     files = write_result(result, output)
     console = open_console()
     for table in result.tables:

@@ -11,16 +11,15 @@ Value iteration (Bellman 1957) solves the grid, because its rules are known. Q-l
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.errors import ConfigError
+from tutelage.labs import Exploration
 
 __all__ = [
     "MOVES",
-    "Exploration",
     "GridWorld",
     "QTable",
     "greedy_path",
@@ -29,7 +28,6 @@ __all__ = [
     "value_iteration",
 ]
 
-Exploration = Literal["epsilon-greedy", "boltzmann"]
 
 MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))
 """Up, right, down, left, as (row, column) steps; an action is an index into it."""

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tutelage.labs import Exploration
 from tutelage.labs.gridworld import (
     MOVES,
-    Exploration,
     GridWorld,
     QTable,
     greedy_path,

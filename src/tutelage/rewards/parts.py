@@ -31,7 +31,10 @@ class ModelReward:
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Score]:
         """Scores the text, not the tokens; a text too long for the model is unscorable."""
-        texts = [completion.text for completion in completions]
+        return self.of_texts(prompts, [completion.text for completion in completions])
+
+    def of_texts(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> list[Score]:
+        """The same for texts that nobody has sampled just now."""
         scores = self.model.score(prompts, texts, cores=self.cores)
         return [self._score(value) for value in scores]
 

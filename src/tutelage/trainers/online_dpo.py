@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from statistics import fmean, pstdev
+from statistics import fmean
 from typing import NamedTuple, Protocol
 
 from tutelage.algorithms import LossOutput
@@ -30,6 +30,7 @@ from tutelage.trainers.divergence import sequence_kl
 from tutelage.trainers.evidence import SampledRows, sample
 from tutelage.trainers.learner import Learner
 from tutelage.trainers.pairs import AnswerPair, PairBatch, describe_pairs, pair_loss
+from tutelage.trainers.rollout import score_metrics
 
 __all__ = ["AskedPairs", "JudgedPair", "OnlineDPOStep", "PairJudge", "ScoredPairs", "online_dpo"]
 
@@ -266,16 +267,8 @@ def _round_metrics(
     completions: Sequence[Completion], scores: Sequence[Score], divergence: Sequence[float]
 ) -> dict[str, float]:
     """Scores, lengths, endings and divergence of what the policy wrote in the round."""
-    values = [score.value for score in scores if score.ok]
-    metrics = {
-        "reward/score": fmean(values) if values else 0.0,
-        "reward/std": pstdev(values) if values else 0.0,
-        "reward/failed": 1.0 - len(values) / len(scores),
+    return score_metrics(scores) | {
         "kl/sequence": fmean(divergence),
         "response/length": fmean(len(each.tokens) for each in completions),
         "response/truncated": fmean(each.truncated for each in completions),
     }
-    for part in dict.fromkeys(name for score in scores if score.ok for name in score.parts):
-        present = [score.parts[part] for score in scores if score.ok and part in score.parts]
-        metrics[f"reward/{part}"] = fmean(present)
-    return metrics

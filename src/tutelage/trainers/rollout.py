@@ -28,6 +28,7 @@ __all__ = [
     "group_metrics",
     "reward_metrics",
     "rollout_metrics",
+    "score_metrics",
 ]
 
 _RATIO_TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
@@ -101,6 +102,16 @@ def _sampler_metrics(experience: Experience) -> dict[str, Tensor]:
 def reward_metrics(
     scores: Sequence[Score], experience: Experience, kl: Tensor, beta: float
 ) -> dict[str, float]:
+    """`score_metrics`, and what is left of the scores after the KL penalty."""
+    metrics = score_metrics(scores)
+    rows = experience.response_mask.any(1)
+    sequence_kl = zero_outside(kl, experience.response_mask).sum(1)
+    total = (experience.scores - beta * sequence_kl)[rows]
+    metrics["reward/total"] = float(total.mean()) if len(total) else 0.0
+    return metrics
+
+
+def score_metrics(scores: Sequence[Score]) -> dict[str, float]:
     """Score, its parts and its spread over the completions that could be scored."""
     usable = [score for score in scores if score.ok]
     values = torch.tensor([score.value for score in usable], dtype=torch.float64)
@@ -109,10 +120,6 @@ def reward_metrics(
         "reward/std": float(values.std(correction=0)) if len(values) else 0.0,
         "reward/failed": 1.0 - len(usable) / max(1, len(scores)),
     }
-    rows = experience.response_mask.any(1)
-    sequence_kl = zero_outside(kl, experience.response_mask).sum(1)
-    total = (experience.scores - beta * sequence_kl)[rows]
-    metrics["reward/total"] = float(total.mean()) if len(total) else 0.0
     for part in dict.fromkeys(name for score in usable for name in score.parts):
         present = [score.parts[part] for score in usable if part in score.parts]
         metrics[f"reward/{part}"] = sum(present) / len(present)

@@ -132,14 +132,14 @@ def test_wrong_option_is_one_short_message_and_code_2(capsys, arguments, message
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["sft", "--help"], ["validate", "{data}"]])
-def test_help_and_validation_do_not_import_torch(tmp_path, arguments):
+def test_help_and_validation_do_not_import_what_is_heavy(tmp_path, arguments):
     data = tmp_path / "prompts.jsonl"
     data.write_text('{"id": "1", "prompt": [{"role": "user", "content": "hello"}]}\n')
     program = (
         "import sys\n"
         "from tutelage.cli import main\n"
         f"code = main({[argument.format(data=data) for argument in arguments]!r})\n"
-        "heavy = {'torch', 'transformers', 'matplotlib'} & sys.modules.keys()\n"
+        "heavy = {'torch', 'transformers', 'matplotlib', 'numpy'} & sys.modules.keys()\n"
         "sys.exit(f'imported {heavy}' if heavy else code)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -105,71 +105,27 @@ class Parts:
 
     def rounds(self, config: RoundsConfig) -> Iterator[RoundStep]:
         """The rounds that are left, by the algorithm whose settings these are."""
-        policy, reference, engine, reward = self.policy, self.reference, self.engine, self.reward
-        learner, prompts, sampling = self.learner, self.prompts, self.sampling
-        beta, start = self.kl_coefficient, self.prompts.taken
+        policy, reference = self.policy, self.reference
+        world = (self.engine, self.reward, self.learner, self.prompts)
+        beta, sampling, start = self.kl_coefficient, self.sampling, self.prompts.taken
         if isinstance(config, GRPOConfig):
-            return grpo(
-                policy, reference, engine, reward, learner, prompts, sampling, config, start=start
-            )
+            return grpo(policy, reference, *world, sampling, config, start=start)
         assert beta is not None, "all others have the KL in the reward"
         match config:
             case PPOConfig():
                 assert self.critic is not None, "PPO has a critic"
-                return ppo(
-                    policy,
-                    reference,
-                    self.critic,
-                    engine,
-                    reward,
-                    learner,
-                    prompts,
-                    beta,
-                    sampling,
-                    config,
-                    start=start,
-                )
+                critic = self.critic
+                return ppo(policy, reference, critic, *world, beta, sampling, config, start=start)
             case RLOOConfig():
-                return rloo(
-                    policy,
-                    reference,
-                    engine,
-                    reward,
-                    learner,
-                    prompts,
-                    beta,
-                    sampling,
-                    config,
-                    start=start,
-                )
+                return rloo(policy, reference, *world, beta, sampling, config, start=start)
             case ReinforceConfig():
-                assert self.baseline is not None, "made by `of`"
+                baseline = self.baseline
+                assert baseline is not None, "made by `of`"
                 return reinforce(
-                    policy,
-                    reference,
-                    engine,
-                    reward,
-                    learner,
-                    prompts,
-                    beta,
-                    self.baseline,
-                    sampling,
-                    config,
-                    start=start,
+                    policy, reference, *world, beta, baseline, sampling, config, start=start
                 )
             case ReinforcePPConfig():
-                return reinforce_pp(
-                    policy,
-                    reference,
-                    engine,
-                    reward,
-                    learner,
-                    prompts,
-                    beta,
-                    sampling,
-                    config,
-                    start=start,
-                )
+                return reinforce_pp(policy, reference, *world, beta, sampling, config, start=start)
         raise AssertionError(f"no learner for {type(config).__name__}")
 
 

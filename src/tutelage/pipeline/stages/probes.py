@@ -9,10 +9,11 @@ from transformers import PreTrainedTokenizerBase
 from tutelage.config import TrainStage
 from tutelage.data.jsonl import write_jsonl
 from tutelage.data.loaders import load_prompts
+from tutelage.distributed import Cores
 from tutelage.generation import LocalEngine, Sampling
 from tutelage.models import Policy
 from tutelage.pipeline.context import StageContext
-from tutelage.pipeline.stages.preparation import encode, generator, share_out
+from tutelage.pipeline.stages.preparation import encode, generator
 from tutelage.records import EncodedPrompt
 from tutelage.trainers.divergence import sequence_kl
 from tutelage.trainers.evidence import sample
@@ -43,6 +44,7 @@ class Probe:
         policy: Policy,
         reference: Policy,
         sampling: Sampling,
+        cores: Cores | None,
     ) -> "Probe | None":
         """The probe a recipe asks for."""
         if config.probes is None:
@@ -54,7 +56,7 @@ class Probe:
             tokenizer,
             generator(context, policy.model.device),
             notify=context.progress.message,
-            cores=share_out(context, policy.model, config.lora),
+            cores=cores,
         )
         return cls(
             prompts, engine, reference, sampling, context.seed, config.probe_every, [], context

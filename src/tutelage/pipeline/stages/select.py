@@ -9,7 +9,6 @@ teach the policy to stop in the middle of a sentence.
 """
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from tutelage.models import RewardModel
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import device, share_out
 from tutelage.records import Demonstration, Message, Prompt, Score, ScoreStatus
+from tutelage.rewards import ModelReward
 from tutelage.trainers.best_of_n import best_scored
 
 __all__ = ["run"]
@@ -77,30 +77,26 @@ def _score(
     config: SelectStage, context: StageContext, model: RewardModel, samples: Sequence[Samples]
 ) -> list[list[Score]]:
     """A score for each candidate of each prompt; what must not be imitated has failed."""
-    cores = share_out(context, model)
+    reward = ModelReward(model, cores=share_out(context, model))
     scored: list[list[Score]] = []
     for start in range(0, len(samples), _AT_ONCE):
         rows = samples[start : start + _AT_ONCE]
         texts = [row.completions[: config.best_of] for row in rows]
         prompts = [row.prompt for row, each in zip(rows, texts, strict=True) for _ in each]
-        values = iter(model.score(prompts, [text for each in texts for text in each], cores=cores))
+        found = iter(reward.of_texts(prompts, [text for each in texts for text in each]))
         for row, each in zip(rows, texts, strict=True):
             cut = row.truncated or (False,) * len(each)
-            scored.append([_candidate(next(values), *two) for two in zip(each, cut, strict=False)])
+            scored.append([_candidate(next(found), *two) for two in zip(each, cut, strict=False)])
         context.progress.step(start + len(rows), len(samples))
     return scored
 
 
-def _candidate(value: float | None, text: str, truncated: bool) -> Score:
+def _candidate(score: Score, text: str, truncated: bool) -> Score:
     if truncated:
         return Score.failed(ScoreStatus.UNSCORABLE, "cut off by the token limit")
     if not text.strip():
         return Score.failed(ScoreStatus.UNSCORABLE, "empty")
-    if value is None:
-        return Score.failed(ScoreStatus.UNSCORABLE, "too long for the reward model")
-    if not math.isfinite(value):
-        return Score.failed(ScoreStatus.NOT_FINITE, f"the reward model's score is {value}")
-    return Score(value)
+    return score
 
 
 def _demonstration(row: Samples, best: int) -> Demonstration:

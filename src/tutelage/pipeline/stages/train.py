@@ -82,7 +82,7 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
         config.max_prompt_tokens,
     )
     sampling = sampling_of(settings.sampling, tokenizer)
-    probe = Probe.of(config, context, tokenizer, policy, reference, sampling)
+    probe = Probe.of(config, context, tokenizer, policy, reference, sampling, cores)
     learner = learner_of(settings, part.weights, critic, context, cores)
     batches = Shuffled(prompts, settings.prompts_per_step, settings.steps, generator(context))
     parts = Parts.of(
