@@ -15,17 +15,15 @@ from tutelage.config import DPOStage
 from tutelage.data.loaders import load_preferences
 from tutelage.distributed import Cores
 from tutelage.errors import DataError
-from tutelage.models import Policy, recompute_activations
+from tutelage.models import Policy
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import (
     Speed,
-    compute_dtype,
     generator,
-    load_policy,
     new_learner,
+    policy_to_train,
     save_policy,
     share_out,
-    trained_part,
 )
 from tutelage.records import Preference
 from tutelage.trainers.batches import Shuffled
@@ -50,16 +48,7 @@ _HELD_OUT = {
 
 def run(config: DPOStage, context: StageContext) -> dict[str, float]:
     """Trains, measures on held-out prompts and saves the model."""
-    compute = compute_dtype(config.precision)
-    policy, tokenizer = load_policy(
-        context.resolve(config.model, "model"),
-        compute=compute,
-        head_tokens=config.batch.head_tokens,
-        lora=config.lora,
-    )
-    part = trained_part(config.lora, policy.model, compute)
-    if config.batch.gradient_checkpointing:
-        recompute_activations(policy.model)
+    policy, tokenizer, part = policy_to_train(config, context)
     paths = context.resolve_all(config.preferences, "preferences.jsonl")
     preferences = [row for path in paths for row in load_preferences(path)][: config.limit]
     rows, kept_back = _split(preferences, config.held_out, context.seed)

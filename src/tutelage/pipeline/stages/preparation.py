@@ -9,7 +9,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tutelage.config import BatchConfig, LoRAConfig, PrecisionConfig, SamplingConfig
+from tutelage.config import (
+    BatchConfig,
+    DPOStage,
+    LoRAConfig,
+    PrecisionConfig,
+    SamplingConfig,
+    SFTStage,
+)
 from tutelage.data.chat import encode_prompts, ensure_chat_template, stop_token_ids
 from tutelage.distributed import Cores, cores_for
 from tutelage.errors import ModelError
@@ -21,6 +28,7 @@ from tutelage.models import (
     four_bit,
     load_causal_lm,
     load_tokenizer,
+    recompute_activations,
     save_model,
 )
 from tutelage.pipeline.context import StageContext
@@ -39,6 +47,7 @@ __all__ = [
     "generator",
     "load_policy",
     "new_learner",
+    "policy_to_train",
     "quantised",
     "sampling_of",
     "save_policy",
@@ -125,6 +134,23 @@ def load_policy(
         model.to(device())  # type: ignore[arg-type]
     policy = Policy(model, temperature=temperature, compute=compute, head_tokens=head_tokens)
     return policy, tokenizer
+
+
+def policy_to_train(
+    config: SFTStage | DPOStage, context: StageContext
+) -> tuple[Policy, PreTrainedTokenizerBase, Adapter | WholeModel]:
+    """A stage's model as a policy, its tokenizer, and the part of the model that is trained."""
+    compute = compute_dtype(config.precision)
+    policy, tokenizer = load_policy(
+        context.resolve(config.model, "model"),
+        compute=compute,
+        head_tokens=config.batch.head_tokens,
+        lora=config.lora,
+    )
+    part = trained_part(config.lora, policy.model, compute)
+    if config.batch.gradient_checkpointing:
+        recompute_activations(policy.model)
+    return policy, tokenizer, part
 
 
 def trained_part(
