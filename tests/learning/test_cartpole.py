@@ -7,6 +7,8 @@
 stable-baselines3 runs the zoo's settings beside it, on the same seeds and judged in the same way.
 """
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -21,6 +23,7 @@ ZOO_STEPS, CLEANRL_STEPS = 100_000, 500_000
 SOLVED = 475
 
 
+@cache
 def ours(seed: int) -> np.ndarray:
     run = learn(cartpole, PPO, steps=ZOO_STEPS, seed=seed)
     return evaluate(cartpole, sampler(run.policy, None))
