@@ -6,7 +6,6 @@ preferences ──tokens──> pairs ──────────┴──dpo
 """
 
 import math
-import random
 from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
@@ -20,6 +19,7 @@ from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import (
     Speed,
     generator,
+    held_out_prompts,
     new_learner,
     policy_to_train,
     save_policy,
@@ -93,14 +93,12 @@ def _split(
     preferences: Sequence[Preference], share: float, seed: int
 ) -> tuple[list[Preference], list[Preference]]:
     """The pairs to train on, and those of the prompts that are held out."""
-    ids = sorted({row.comparison.prompt.id for row in preferences})
-    random.Random(seed).shuffle(ids)
-    kept = set(ids[: max(1, round(share * len(ids)))]) if share else set()
+    kept = held_out_prompts(preferences, share, seed)
     training = [row for row in preferences if row.comparison.prompt.id not in kept]
     if not training:
         raise DataError(
-            f"none of {len(preferences)} preferences is left to train on after {len(kept)} of "
-            f"{len(ids)} prompts were held out: give more, or lower held_out"
+            f"none of {len(preferences)} preferences is left to train on after {len(kept)} "
+            "prompts were held out: give more, or lower held_out"
         )
     return training, [row for row in preferences if row.comparison.prompt.id in kept]
 

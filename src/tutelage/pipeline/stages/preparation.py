@@ -1,5 +1,6 @@
 """What stages prepare alike: seeded generators, policies, encoded prompts, samplers, cards."""
 
+import random
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ from tutelage.models import (
     save_model,
 )
 from tutelage.pipeline.context import StageContext
-from tutelage.records import EncodedPrompt, Prompt
+from tutelage.records import EncodedPrompt, Preference, Prompt
 from tutelage.tracking.card import ModelCard, write_model_card
 from tutelage.trainers.finite import FiniteGuard
 from tutelage.trainers.learner import Learner
@@ -45,6 +46,7 @@ __all__ = [
     "device",
     "encode",
     "generator",
+    "held_out_prompts",
     "load_policy",
     "new_learner",
     "policy_to_train",
@@ -182,6 +184,13 @@ def add_adapter(
         name=name,
         compute=compute,
     )
+
+
+def held_out_prompts(preferences: Sequence[Preference], share: float, seed: int) -> set[str]:
+    """Ids of the prompts that are kept to measure by: one at least, unless the share is 0."""
+    ids = sorted({row.comparison.prompt.id for row in preferences})
+    random.Random(seed).shuffle(ids)
+    return set(ids[: max(1, round(share * len(ids)))]) if share else set()
 
 
 def save_policy(
