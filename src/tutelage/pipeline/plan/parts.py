@@ -6,7 +6,42 @@ peak of a stage = its process + its models for its whole life + the largest of i
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["ModelBytes", "Phase", "StagePlan", "Work"]
+from tutelage.config.sharing import MOST_SHARES, SMALL_MODEL, SMALLEST_SHARE
+
+__all__ = ["ModelBytes", "Phase", "Place", "StagePlan", "Work"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a stage runs on."""
+
+    kind: str
+    """cpu or cuda."""
+    cores: int = 1
+    """Of the processor; a GPU counts as one."""
+
+    def sharing(self, weights: int, *, adapted: bool = False) -> int:
+        """Cores among which the rows of a model are shared out, as by `distributed.cores_for`.
+
+        Args:
+            weights: of the model.
+            adapted: adapters are trained, which are switched for all threads at once.
+        """
+        small = self.kind == "cpu" and weights <= SMALL_MODEL and not adapted
+        return self.cores if small else 1
+
+    def decoded_together(self, weights: int, rows: int, batch: int) -> int:
+        """Completions in the cache at the same time: a share of them on each core.
+
+        Args:
+            weights: of the model.
+            rows: completions asked for at once.
+            batch: most of them side by side.
+        """
+        shares = min(MOST_SHARES, rows // SMALLEST_SHARE)
+        if self.kind != "cpu" or weights > SMALL_MODEL or shares < 2:
+            return min(batch, rows)
+        return min(self.cores, shares) * min(batch, -(-rows // shares))
 
 
 @dataclass(frozen=True)

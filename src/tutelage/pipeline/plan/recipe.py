@@ -19,7 +19,7 @@ from tutelage.config import (
 )
 from tutelage.errors import ConfigError
 from tutelage.pipeline.graph import needed_stages
-from tutelage.pipeline.plan.parts import StagePlan
+from tutelage.pipeline.plan.parts import Place, StagePlan
 from tutelage.pipeline.plan.reinforcement import plan_train
 from tutelage.pipeline.plan.sampling import plan_evaluate, plan_sample, plan_select
 from tutelage.pipeline.plan.sizes import ModelSize, count_model, size_of_shape
@@ -131,7 +131,7 @@ def plan_recipe(
     names: Sequence[str],
     *,
     parallel: int,
-    kind: str,
+    place: Place,
     process: int,
 ) -> RecipePlan:
     """Plans the named stages.
@@ -141,12 +141,12 @@ def plan_recipe(
         sizes: from `model_sizes`.
         names: stages that will run; those without models need nothing.
         parallel: stages that may run side by side.
-        kind: of the device: cpu or cuda.
+        place: the device.
         process: bytes of a stage's process without its models.
     """
     plans = []
     for name in names:
-        plan = _plan_stage(name, recipe.stages[name], sizes, kind)
+        plan = _plan_stage(name, recipe.stages[name], sizes, place)
         if plan is not None:
             plans.append(replace(plan, process=process))
     peaks = {plan.name: plan.peak for plan in plans}
@@ -154,30 +154,32 @@ def plan_recipe(
 
 
 def _plan_stage(
-    name: str, stage: Stage, sizes: Mapping[str, ModelSize], kind: str
+    name: str, stage: Stage, sizes: Mapping[str, ModelSize], place: Place
 ) -> StagePlan | None:
     match stage:
         case PretrainStage():
-            return plan_pretrain(name, stage, size_of_shape(name, stage.model), kind)
+            return plan_pretrain(name, stage, size_of_shape(name, stage.model), place)
         case SFTStage():
-            return plan_sft(name, stage, sizes[stage.model], kind)
+            return plan_sft(name, stage, sizes[stage.model], place)
         case SampleStage():
-            return plan_sample(name, stage, sizes[stage.model])
+            return plan_sample(name, stage, sizes[stage.model], place)
         case RewardStage():
-            return plan_reward(name, stage, sizes[stage.model], kind)
+            return plan_reward(name, stage, sizes[stage.model], place)
         case DPOStage():
-            return plan_dpo(name, stage, sizes[stage.model], kind)
+            return plan_dpo(name, stage, sizes[stage.model], place)
         case SelectStage():
-            return plan_select(name, stage, sizes[stage.reward])
+            return plan_select(name, stage, sizes[stage.reward], place)
         case TrainStage():
             reward = None if stage.reward.model is None else sizes[stage.reward.model]
-            return plan_train(name, stage, sizes[stage.model], reward, kind)
+            return plan_train(name, stage, sizes[stage.model], reward, place)
         case EvaluateStage():
-            return _plan_evaluation(name, stage, sizes)
+            return _plan_evaluation(name, stage, sizes, place)
     return None
 
 
-def _plan_evaluation(name: str, stage: EvaluateStage, sizes: Mapping[str, ModelSize]) -> StagePlan:
+def _plan_evaluation(
+    name: str, stage: EvaluateStage, sizes: Mapping[str, ModelSize], place: Place
+) -> StagePlan:
     if stage.baseline not in stage.models:
         raise ConfigError(
             f"stages.{name}.baseline is {stage.baseline!r}, expected one of models: "
@@ -189,6 +191,7 @@ def _plan_evaluation(name: str, stage: EvaluateStage, sizes: Mapping[str, ModelS
         {label: sizes[reference] for label, reference in stage.models.items()},
         None if stage.reward is None else sizes[stage.reward],
         None if stage.judge is None else sizes[stage.judge],
+        place,
     )
 
 

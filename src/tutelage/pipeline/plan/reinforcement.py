@@ -9,6 +9,7 @@ gradients, activations, logits ──── update
 from dataclasses import replace
 
 from tutelage.config import GRPOConfig, KLConfig, PPOConfig, RoundsConfig, TrainStage
+from tutelage.config.training import READ_TOKENS
 from tutelage.pipeline.plan.memory import (
     FLOAT,
     OPTIMIZER_STATE,
@@ -20,7 +21,7 @@ from tutelage.pipeline.plan.memory import (
     reading_logits,
     rollout,
 )
-from tutelage.pipeline.plan.parts import ModelBytes, Phase, StagePlan, Work
+from tutelage.pipeline.plan.parts import ModelBytes, Phase, Place, StagePlan, Work
 from tutelage.pipeline.plan.sizes import ModelSize
 from tutelage.pipeline.plan.training import (
     MicroBatches,
@@ -39,8 +40,6 @@ from tutelage.pipeline.plan.work import (
 
 __all__ = ["plan_train"]
 
-_SCORED_TOKENS = 16_384
-"""Tokens in one pass of a reward model."""
 _LOSS_COPIES = 6.25
 """Logits' size: logits, softmax, and four tensors and a mask of the entropy."""
 _ANCHOR_COPIES = 6.0
@@ -66,7 +65,7 @@ class _Sizes:
 
 
 def plan_train(
-    name: str, config: TrainStage, size: ModelSize, reward: ModelSize | None, device: str
+    name: str, config: TrainStage, size: ModelSize, reward: ModelSize | None, place: Place
 ) -> StagePlan:
     """A policy against a reward.
 
@@ -75,12 +74,15 @@ def plan_train(
         config: of the stage.
         size: of the policy.
         reward: of the reward model; None where functions alone reward.
-        device: cpu or cuda.
+        place: where.
     """
     rounds, at = config.learner, _Sizes(config, size)
     compute = rounds.precision.compute
     adapted = config.lora is not None
-    trained = trained_part(size, size.parameters, config.lora, compute, device, frozen=at.frozen)
+    trained = trained_part(
+        size, size.parameters, config.lora, compute, place.kind, frozen=at.frozen
+    )
+    cores = place.sharing(size.parameters, adapted=adapted)
     policy = model_bytes("policy", size, size.parameters, trained, rounds.policy)
     decoders = 1 if config.probes is None else 2
     policy = replace(policy, decoder=decoders * decoder_copy(size, compute))
@@ -96,13 +98,12 @@ def plan_train(
     checkpointing = rounds.batch.gradient_checkpointing
     own = Pass(size, at.cut.tokens, compute, blocks, checkpointing, adapted)
     logits = _logits(rounds, size, at)
-    update = update_phase(
-        (own,) if critic_pass is None else (own, critic_pass), gradients, logits, at.cut, device
-    )
+    passes = (own,) if critic_pass is None else (own, critic_pass)
+    update = update_phase(passes, gradients, logits, at.cut, place.kind, cores)
     states = _lower_states(size, at)
     phases = [
-        _rollout(config, size, at),
-        _scoring(rounds, size, reward, at, states),
+        _rollout(config, size, at, place),
+        _scoring(rounds, size, reward, at, states, cores),
         Phase(update.name, {**update.parts, **states}),
     ]
     if adapted:
@@ -178,9 +179,11 @@ def _lower_states(size: ModelSize, at: _Sizes) -> dict[str, int]:
     return {"states of frozen blocks": FLOAT * at.rows * at.length * size.hidden}
 
 
-def _rollout(config: TrainStage, size: ModelSize, at: _Sizes) -> Phase:
+def _rollout(config: TrainStage, size: ModelSize, at: _Sizes, place: Place) -> Phase:
     sampling = config.learner.sampling
     together = min(sampling.batch_size, at.rows)
+    if config.lora is None:
+        together = place.decoded_together(size.parameters, at.rows, sampling.batch_size)
     prompts = min(at.prompts, max(1, together // sampling.samples_per_prompt))
     cache, beside = rollout(
         size, prompts, together, at.prompt, at.answer, config.learner.precision.compute
@@ -194,10 +197,12 @@ def _scoring(
     reward: ModelSize | None,
     at: _Sizes,
     states: dict[str, int],
+    cores: int,
 ) -> Phase:
-    passes = [passing_activations(size, at.cut.tokens)]
+    passes = [min(cores, at.cut.count) * passing_activations(size, at.cut.tokens)]
     if reward is not None:
-        passes.append(passing_activations(reward, min(_SCORED_TOKENS, at.rows * at.length)))
+        tokens = min(cores * READ_TOKENS, at.rows * at.length)
+        passes.append(passing_activations(reward, tokens))
     head_tokens = rounds.batch.head_tokens
     logits = reading_logits(size, at.answers, head_tokens, 2.0)
     return Phase("scoring", {"activations": max(passes), "logits": logits, **states})

@@ -9,7 +9,7 @@ from tutelage.pipeline.plan.memory import (
     rollout,
     rows_read,
 )
-from tutelage.pipeline.plan.parts import ModelBytes, Phase, StagePlan, Work
+from tutelage.pipeline.plan.parts import ModelBytes, Phase, Place, StagePlan, Work
 from tutelage.pipeline.plan.sizes import ModelSize
 from tutelage.pipeline.plan.work import decoding_work, scoring_work
 
@@ -23,9 +23,12 @@ _COMPUTE = "float32"
 """Models that are only asked are asked in this format."""
 
 
-def plan_sample(name: str, config: SampleStage, size: ModelSize) -> StagePlan:
+def plan_sample(name: str, config: SampleStage, size: ModelSize, place: Place) -> StagePlan:
     """Completions, batch by batch."""
-    phase, work, batch = _decode(size, config.sampling, config.max_prompt_tokens, config.limit)
+    # Four batches are handed over at a time, whose rows all cores can share.
+    phase, work, batch = _decode(
+        size, config.sampling, config.max_prompt_tokens, config.limit, place, batches=4
+    )
     units = None
     if config.limit is not None:
         units = -(-config.limit * config.sampling.samples_per_prompt // batch)
@@ -40,7 +43,7 @@ def plan_sample(name: str, config: SampleStage, size: ModelSize) -> StagePlan:
     )
 
 
-def plan_select(name: str, config: SelectStage, size: ModelSize) -> StagePlan:
+def plan_select(name: str, config: SelectStage, size: ModelSize, place: Place) -> StagePlan:
     """Completions that exist already, scored batch by batch."""
     length = min(_SCORED_TOKENS, size.context)
     rows = rows_read(length)
@@ -65,6 +68,7 @@ def plan_evaluate(
     sizes: dict[str, ModelSize],
     reward: ModelSize | None,
     judge: ModelSize | None,
+    place: Place,
 ) -> StagePlan:
     """The baseline stays; the models, itself among them, come one after the other.
 
@@ -74,7 +78,9 @@ def plan_evaluate(
         sizes: of the models by their label.
         reward: of the model whose score is the proxy.
         judge: of the second reward model.
+        place: where.
     """
+    cores = place.sharing(max(size.parameters for size in sizes.values()))
     baseline = sizes[config.baseline]
     largest = max(sizes.values(), key=lambda size: size.parameters)
     models = [
@@ -85,20 +91,21 @@ def plan_evaluate(
         if size is not None:
             total = size.backbone + size.hidden
             models.append(ModelBytes(role, size.source, total, FLOAT * total))
-    phase, work, batch = _decode(largest, config.sampling, config.max_prompt_tokens, config.limit)
+    phase, work, batch = _decode(
+        largest, config.sampling, config.max_prompt_tokens, config.limit, place, batches=4
+    )
     answer = min(config.sampling.max_tokens, baseline.context - 1)
     length = min(config.max_prompt_tokens, baseline.context - answer) + answer
     rows = rows_read(length)
     comparing = {
-        "activations": passing_activations(baseline, rows * length),
-        "logits": reading_logits(baseline, rows * answer, _HEAD_TOKENS, 2.0),
+        "activations": cores * passing_activations(baseline, rows * length),
+        "logits": cores * reading_logits(baseline, rows * answer, _HEAD_TOKENS, 2.0),
     }
     phases = [phase, Phase("comparing", comparing)]
     scorers = [size for size in (reward, judge) if size is not None]
     for size in scorers:
-        phases.append(
-            Phase("scoring", {"activations": passing_activations(size, rows_read(length) * length)})
-        )
+        read = cores * passing_activations(size, rows_read(length) * length)
+        phases.append(Phase("scoring", {"activations": read}))
     work += (scoring_work(baseline, batch, length, answer, _COMPUTE),)
     work += tuple(scoring_work(size, batch, length, 0, _COMPUTE) for size in scorers)
     units = None
@@ -126,7 +133,12 @@ def _decoded(role: str, size: ModelSize) -> ModelBytes:
 
 
 def _decode(
-    size: ModelSize, sampling: SamplingConfig, longest_prompt: int, limit: int | None
+    size: ModelSize,
+    sampling: SamplingConfig,
+    longest_prompt: int,
+    limit: int | None,
+    place: Place,
+    batches: int,
 ) -> tuple[Phase, tuple[Work, ...], int]:
     """The phase, its work, and the completions in a batch."""
     answer = min(sampling.max_tokens, size.context - 1)
@@ -135,6 +147,9 @@ def _decode(
     if limit is not None:
         prompts = min(prompts, limit)
     rows = prompts * sampling.samples_per_prompt
-    cache, beside = rollout(size, prompts, rows, prompt, answer, _COMPUTE)
+    asked = batches * rows if limit is None else min(batches * rows, limit * rows // prompts)
+    together = place.decoded_together(size.parameters, asked, sampling.batch_size)
+    read = max(1, together // sampling.samples_per_prompt)
+    cache, beside = rollout(size, read, together, prompt, answer, _COMPUTE)
     work = decoding_work(size, prompts, rows, prompt, answer, rows, _COMPUTE)
     return Phase("rollout", {"KV cache": cache, "activations": beside}), work, rows

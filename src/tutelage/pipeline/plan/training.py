@@ -15,7 +15,7 @@ from tutelage.config import (
     RewardStage,
     SFTStage,
 )
-from tutelage.config.training import BatchConfig
+from tutelage.config.training import PRETRAIN_TOKENS, BatchConfig
 from tutelage.pipeline.plan.memory import (
     FLOAT,
     OPTIMIZER_STATE,
@@ -28,7 +28,7 @@ from tutelage.pipeline.plan.memory import (
     rows_read,
     update_peak,
 )
-from tutelage.pipeline.plan.parts import ModelBytes, Phase, StagePlan
+from tutelage.pipeline.plan.parts import ModelBytes, Phase, Place, StagePlan
 from tutelage.pipeline.plan.sizes import ModelSize
 from tutelage.pipeline.plan.work import optimizer_work, training_work
 
@@ -147,7 +147,12 @@ def model_bytes(
 
 
 def update_phase(
-    passes: tuple[Pass, ...], gradients: int, logits: int, cut: MicroBatches, device: str
+    passes: tuple[Pass, ...],
+    gradients: int,
+    logits: int,
+    cut: MicroBatches,
+    device: str,
+    cores: int = 1,
 ) -> Phase:
     """What exists while gradients are formed.
 
@@ -157,12 +162,14 @@ def update_phase(
         logits: bytes of a chunk with all that is read from it.
         cut: the minibatch.
         device: cpu or cuda.
+        cores: that work on a micro-batch each.
     """
+    together = min(cores, cut.count)
     activations = sum(map(kept_activations, passes))
-    peak = update_peak(gradients, activations, logits, cut.count)
+    peak = update_peak(gradients, activations, logits, cut.count, cores)
     block = max(FLOAT * run.tokens * run.size.hidden for run in passes)
-    overhead = allocator_overhead(activations + gradients, block, device)
-    shown = min(gradients, peak)
+    overhead = allocator_overhead(together * (activations + gradients), block, device)
+    shown, logits = min(gradients, peak), together * logits
     return Phase(
         "update",
         {
@@ -187,20 +194,19 @@ class _Rows:
     """Optimiser steps, where the recipe tells."""
 
 
-def plan_pretrain(name: str, config: PretrainStage, size: ModelSize, device: str) -> StagePlan:
+def plan_pretrain(name: str, config: PretrainStage, size: ModelSize, place: Place) -> StagePlan:
     """A new model on sequences of one length."""
     length = min(config.length, size.context)
     rows = _Rows(length, config.rows, rows_read(length), config.steps)
     trained = Trained(size.parameters, FLOAT * size.parameters)
-    return _language_model(
-        name, config, size, trained, BatchConfig(minibatch=config.rows), rows, device
-    )
+    batch = BatchConfig(minibatch=config.rows, microbatch_tokens=PRETRAIN_TOKENS)
+    return _language_model(name, config, size, trained, batch, rows, place)
 
 
-def plan_sft(name: str, config: SFTStage, size: ModelSize, device: str) -> StagePlan:
+def plan_sft(name: str, config: SFTStage, size: ModelSize, place: Place) -> StagePlan:
     """A model on conversations of at most `max_length` tokens."""
     compute = config.precision.compute
-    trained = trained_part(size, size.parameters, config.lora, compute, device)
+    trained = trained_part(size, size.parameters, config.lora, compute, place.kind)
     length, minibatch, units = min(config.max_length, size.context), config.batch.minibatch, None
     held_out = rows_read(length)
     if config.limit is not None:
@@ -209,7 +215,7 @@ def plan_sft(name: str, config: SFTStage, size: ModelSize, device: str) -> Stage
         held_out = min(held_out, kept_back)
         units = max(1, -(-round(config.epochs * training) // minibatch))
     rows = _Rows(length, minibatch, held_out, units)
-    return _language_model(name, config, size, trained, config.batch, rows, device)
+    return _language_model(name, config, size, trained, config.batch, rows, place)
 
 
 def _language_model(
@@ -219,7 +225,7 @@ def _language_model(
     trained: Trained,
     batch: BatchConfig,
     rows: _Rows,
-    device: str,
+    place: Place,
 ) -> StagePlan:
     compute, adapted = config.precision.compute, trained.weights < size.parameters
     cut = MicroBatches.of(batch, rows.minibatch, rows.length)
@@ -232,11 +238,12 @@ def _language_model(
         checkpointing=batch.gradient_checkpointing,
         adapted=adapted,
     )
-    update = update_phase((run,), model.gradients, logits, cut, device)
+    cores = place.sharing(size.parameters, adapted=adapted)
+    update = update_phase((run,), model.gradients, logits, cut, place.kind, cores)
     held_out = rows.held_out * rows.length
     evaluation = {
-        "activations": passing_activations(size, held_out),
-        "logits": reading_logits(size, held_out, batch.head_tokens, 2.0),
+        "activations": cores * passing_activations(size, held_out),
+        "logits": cores * reading_logits(size, held_out, batch.head_tokens, 2.0),
     }
     merging = (merging_phase(size, update),) if adapted else ()
     work = training_work(
@@ -259,36 +266,40 @@ def _language_model(
     )
 
 
-def plan_dpo(name: str, config: DPOStage, size: ModelSize, device: str) -> StagePlan:
+def plan_dpo(name: str, config: DPOStage, size: ModelSize, place: Place) -> StagePlan:
     """Two answers to a prompt side by side, each of at most `max_length` tokens with it."""
     compute = config.precision.compute
-    trained = trained_part(size, size.parameters, config.lora, compute, device)
+    trained = trained_part(size, size.parameters, config.lora, compute, place.kind)
     length = 2 * min(config.max_length, size.context)
     units = None
     if config.limit is not None:
         training = max(1, round(config.limit * (1 - config.held_out)))
         units = max(1, -(-round(config.epochs * training) // config.batch.minibatch))
     rows = _Rows(length, config.batch.minibatch, rows_read(length), units)
-    return _language_model(name, config, size, trained, config.batch, rows, device)
+    return _language_model(name, config, size, trained, config.batch, rows, place)
 
 
-def plan_reward(name: str, config: RewardStage, size: ModelSize, device: str) -> StagePlan:
+def plan_reward(name: str, config: RewardStage, size: ModelSize, place: Place) -> StagePlan:
     """Two answers to a prompt in one row, in which the prompt, short at worst, stands once."""
     text = min(config.max_length, size.context)
     length, minibatch = 2 * text, config.batch.minibatch
     cut = MicroBatches.of(config.batch, minibatch, length)
     compute, total = config.precision.compute, size.backbone + size.hidden
-    trained = trained_part(size, total, config.lora, compute, device)
+    trained = trained_part(size, total, config.lora, compute, place.kind)
     adapted = trained.weights < total
     model = model_bytes("reward model", size, total, trained, config.phases[-1].optimizer)
     checkpointing = config.batch.gradient_checkpointing
     run = Pass(size, cut.tokens, compute, checkpointing=checkpointing, adapted=adapted)
-    update = update_phase((run,), model.gradients, 0, cut, device)
+    cores = place.sharing(total, adapted=adapted)
+    update = update_phase((run,), model.gradients, 0, cut, place.kind, cores)
     # Which token may see which: made as booleans, then as numbers that attention adds.
-    update = Phase(update.name, {**update.parts, "attention mask": _mask(cut.rows, length)})
+    update = Phase(
+        update.name,
+        {**update.parts, "attention mask": min(cores, cut.count) * _mask(cut.rows, length)},
+    )
     evaluation = {
-        "activations": passing_activations(size, rows_read(length) * length),
-        "attention mask": _mask(rows_read(length), length),
+        "activations": cores * passing_activations(size, rows_read(length) * length),
+        "attention mask": cores * _mask(rows_read(length), length),
     }
     work = training_work(size, minibatch, length, 0, compute, trained.weights, checkpointing)
     return StagePlan(
@@ -298,7 +309,7 @@ def plan_reward(name: str, config: RewardStage, size: ModelSize, device: str) ->
         phases=(
             update,
             Phase("evaluation", evaluation),
-            *_calibration(config, size, text),
+            *_calibration(config, size, text, cores),
             *((merging_phase(size, update),) if adapted else ()),
         ),
         unit="update",
@@ -306,12 +317,12 @@ def plan_reward(name: str, config: RewardStage, size: ModelSize, device: str) ->
     )
 
 
-def _calibration(config: RewardStage, size: ModelSize, text: int) -> tuple[Phase, ...]:
+def _calibration(config: RewardStage, size: ModelSize, text: int, cores: int) -> tuple[Phase, ...]:
     """Samples are scored where the recipe asks for it."""
     if config.calibration is None:
         return ()
     tokens = rows_read(text) * text
-    return (Phase("calibration", {"activations": passing_activations(size, tokens)}),)
+    return (Phase("calibration", {"activations": cores * passing_activations(size, tokens)}),)
 
 
 def _mask(rows: int, length: int) -> int:

@@ -10,6 +10,7 @@ from tutelage.config import Recipe
 from tutelage.pipeline.graph import available_cores, stage_threads
 from tutelage.pipeline.plan.devices import Device
 from tutelage.pipeline.plan.knobs import Advice, advise
+from tutelage.pipeline.plan.parts import Place
 from tutelage.pipeline.plan.recipe import RecipePlan, model_sizes, per_device, plan_recipe
 from tutelage.pipeline.plan.table import Verdict
 from tutelage.pipeline.references import References
@@ -42,7 +43,7 @@ def judge(
             sizes,
             names,
             parallel=_parallel(changed),
-            kind=device.kind,
+            place=_place(changed, device),
             process=device.process,
         )
 
@@ -56,6 +57,11 @@ def judge(
         advice=Advice() if fits else advise(recipe, found, device.memory, plan),
         gpus=gpus,
     )
+
+
+def _place(recipe: Recipe, device: Device) -> Place:
+    cores = recipe.threads or available_cores()
+    return Place(device.kind, cores if device.kind == "cpu" else 1)
 
 
 def _parallel(recipe: Recipe) -> int:
