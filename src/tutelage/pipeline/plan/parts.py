@@ -4,9 +4,10 @@ peak of a stage = its process + its models for its whole life + the largest of i
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tutelage.config.sharing import MOST_SHARES, SMALL_MODEL, SMALLEST_SHARE
+from tutelage.pipeline.plan.sizes import ModelSize
 
 __all__ = ["ModelBytes", "Phase", "Place", "StagePlan", "Work"]
 
@@ -38,10 +39,14 @@ class Place:
             rows: completions asked for at once.
             batch: most of them side by side.
         """
-        shares = min(MOST_SHARES, rows // SMALLEST_SHARE)
-        if self.kind != "cpu" or weights > SMALL_MODEL or shares < 2:
-            return min(batch, rows)
+        shares = self.shares(weights, rows)
         return min(self.cores, shares) * min(batch, -(-rows // shares))
+
+    def shares(self, weights: int, rows: int) -> int:
+        """Parts into which completions are dealt out; a core decodes one at a time."""
+        if self.kind != "cpu" or weights > SMALL_MODEL:
+            return 1
+        return max(1, min(MOST_SHARES, rows // SMALLEST_SHARE))
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,13 @@ class Work:
     bytes: float = 0.0
     compute: str = "float32"
     """Format of the products."""
+    steps: float = 0.0
+    """Blocks that are run for a token of some rows, however few; each on one core."""
+
+    def times(self, factor: float) -> "Work":
+        """As much of it."""
+        flops, moved, steps = factor * self.flops, factor * self.bytes, factor * self.steps
+        return replace(self, flops=flops, bytes=moved, steps=steps)
 
 
 @dataclass(frozen=True)
@@ -99,9 +111,17 @@ class StagePlan:
     unit: str
     """What is done again and again: an update, a batch of completions."""
     work: tuple[Work, ...]
-    """Of one unit."""
+    """Of one unit with rows of the greatest length."""
     units: int | None = None
-    """How many; None where that depends on the data."""
+    """How many at most; None where that depends on data which is not there."""
+    size: ModelSize | None = None
+    """Of the model that most of the work is for."""
+    cores: int = 1
+    """That its rows are shared out among."""
+    typical: tuple[Work, ...] = ()
+    """Of one unit with rows of typical length; that of the longest where nothing else is said."""
+    expected: int | None = None
+    """Units that are likely; `units` where nothing else is said."""
     process: int = 0
     """Bytes of a process that has imported everything and loaded nothing."""
     notes: tuple[str, ...] = field(default=())

@@ -22,6 +22,7 @@ from tutelage.pipeline.plan.memory import (
     rollout,
 )
 from tutelage.pipeline.plan.parts import ModelBytes, Phase, Place, StagePlan, Work
+from tutelage.pipeline.plan.rows import Rows, tokens_of
 from tutelage.pipeline.plan.sizes import ModelSize
 from tutelage.pipeline.plan.training import (
     MicroBatches,
@@ -65,7 +66,12 @@ class _Sizes:
 
 
 def plan_train(
-    name: str, config: TrainStage, size: ModelSize, reward: ModelSize | None, place: Place
+    name: str,
+    config: TrainStage,
+    size: ModelSize,
+    reward: ModelSize | None,
+    place: Place,
+    data: Rows,
 ) -> StagePlan:
     """A policy against a reward.
 
@@ -75,6 +81,7 @@ def plan_train(
         size: of the policy.
         reward: of the reward model; None where functions alone reward.
         place: where.
+        data: the prompts.
     """
     rounds, at = config.learner, _Sizes(config, size)
     compute = rounds.precision.compute
@@ -108,6 +115,12 @@ def plan_train(
     ]
     if adapted:
         phases.append(merging_phase(size, phases[-1]))
+    # Answers grow and shrink in training: what the policy says at first tells little.
+    prompt, answer = tokens_of(replace(data, answer=None), size.vocabulary, at.prompt, at.answer)
+
+    def work(prompt: float, answer: float) -> tuple[Work, ...]:
+        return _work(config, size, reward, at, trained, critic, prompt, answer, place)
+
     return StagePlan(
         name=name,
         kind=config.kind,
@@ -115,7 +128,10 @@ def plan_train(
         phases=tuple(phases),
         unit="round",
         units=rounds.steps,
-        work=_work(config, size, reward, at, trained, critic),
+        work=work(at.prompt, at.answer),
+        size=size,
+        cores=cores,
+        typical=work(prompt, answer),
     )
 
 
@@ -215,30 +231,42 @@ def _work(
     at: _Sizes,
     trained: Trained,
     critic: ModelBytes | None,
+    prompt: float,
+    answer: float,
+    place: Place,
 ) -> tuple[Work, ...]:
-    """Of one round."""
+    """Of one round whose rows have the given lengths."""
     rounds, compute = config.learner, config.learner.precision.compute
     share = 1.0 - at.frozen / max(1, size.layers)
-    checkpointing = rounds.batch.gradient_checkpointing
+    checkpointing, length = rounds.batch.gradient_checkpointing, prompt + answer
     steps = rounds.passes * -(-at.rows // rounds.batch.minibatch)
     packing = Work(0.0, 2.0 * (FLOAT + format_bytes(compute)) * (size.linear + size.head))
+    batch = rounds.sampling.batch_size
+
+    def decoding(prompts: int, rows: int) -> tuple[Work, ...]:
+        shares = place.shares(size.parameters, rows) if config.lora is None else 1
+        return decoding_work(size, prompts, rows, prompt, answer, batch, compute, at.answer, shares)
+
     work = [
         packing,
-        *decoding_work(
-            size, at.prompts, at.rows, at.prompt, at.answer, rounds.sampling.batch_size, compute
-        ),
-        scoring_work(size, at.rows, at.length, at.answer, compute),
-        scoring_work(size, at.rows, at.length, at.answer, compute),
+        *decoding(at.prompts, at.rows),
+        scoring_work(size, at.rows, length, answer, compute),
+        scoring_work(size, at.rows, length, answer, compute),
     ]
+    if config.probes is not None:
+        # A probe is answered and held against the reference every few rounds.
+        count, often = config.probe_count, 1.0 / config.probe_every
+        probe = (*decoding(count, count), scoring_work(size, 2 * count, length, answer, compute))
+        work += [part.times(often) for part in probe]
     if reward is not None:
-        work.append(scoring_work(reward, at.rows, at.length, 0, compute))
+        work.append(scoring_work(reward, at.rows, length, 0, compute))
     rows = rounds.passes * at.rows
     work += training_work(
-        size, rows, at.length, at.answer, compute, trained.weights, checkpointing, share
+        size, rows, length, answer, compute, trained.weights, checkpointing, share
     )
     if critic is not None and config.critic_trunk != "shared":
-        work.append(scoring_work(size, at.rows, at.length, 0, compute))
-        work += training_work(size, rows, at.length, 0, compute, critic.parameters, checkpointing)
+        work.append(scoring_work(size, at.rows, length, 0, compute))
+        work += training_work(size, rows, length, 0, compute, critic.parameters, checkpointing)
     valued = 0 if critic is None else critic.gradients // FLOAT
     for weights in (trained.weights, valued):
         step = optimizer_work(weights)
