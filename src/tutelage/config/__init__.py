@@ -3,6 +3,7 @@
 from tutelage.config.adapters import LoRAConfig
 from tutelage.config.alarms import AlarmsConfig
 from tutelage.config.base import Section
+from tutelage.config.curriculum import CurriculumConfig
 from tutelage.config.dpo import DPOConfig, DPOStage, OnlineDPOConfig
 from tutelage.config.grpo import GRPOConfig, LossKLConfig
 from tutelage.config.load import build_section, load_recipe, load_section
@@ -43,6 +44,7 @@ __all__ = [
     "BatchConfig",
     "CheckpointConfig",
     "ClippedConfig",
+    "CurriculumConfig",
     "DPOConfig",
     "DPOStage",
     "EvaluateStage",

@@ -3,18 +3,20 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from tutelage.algorithms import (
+    distinct_ngrams,
     explained_variance,
     importance_metrics,
     kl_estimate,
     masked_mean,
     masked_variance,
+    self_overlap,
+    unique_share,
     zero_outside,
 )
 from tutelage.errors import TrainingError
@@ -24,7 +26,7 @@ from tutelage.records import Completion, EncodedPrompt, Score
 __all__ = [
     "agreement_guard",
     "collate",
-    "distinct_bigrams",
+    "diversity_metrics",
     "group_metrics",
     "reward_metrics",
     "rollout_metrics",
@@ -127,7 +129,7 @@ def score_metrics(scores: Sequence[Score]) -> dict[str, float]:
 
 
 def rollout_metrics(experience: Experience, kl: Tensor) -> dict[str, float]:
-    """KL, lengths, endings, diversity and, where there is one, the critic's fit over the round."""
+    """KL, lengths, endings and, where there is one, the critic's fit over the round."""
     mask = experience.response_mask
     rows = mask.any(1)
     assert experience.old_logprobs is not None and experience.ref_logprobs is not None
@@ -151,9 +153,6 @@ def rollout_metrics(experience: Experience, kl: Tensor) -> dict[str, float]:
     metrics = {name: float(value) for name, value in measured.items()}
     # Of all that was sampled: `drop` masks truncated rows out, and would leave none to be seen.
     metrics["response/stop_rate"] = 1.0 - int(experience.truncated.sum()) / max(1, len(rows))
-    metrics["diversity/distinct_2"] = distinct_bigrams(
-        [experience.tokens[i][mask[i]].tolist() for i in range(len(experience))]
-    )
     return metrics
 
 
@@ -183,7 +182,20 @@ def _critic_metrics(experience: Experience) -> dict[str, Tensor]:
     return {"value/explained_variance": fit}
 
 
-def distinct_bigrams(responses: Sequence[Sequence[int]]) -> float:
-    """distinct-2 (Li et al. 2016, arXiv:1510.03055): distinct bigrams over all bigrams."""
-    bigrams = [pair for response in responses for pair in pairwise(response)]
-    return len(set(bigrams)) / max(1, len(bigrams))
+def diversity_metrics(completions: Sequence[Completion], samples: int) -> dict[str, float]:
+    """How different the completions of a round are; all that were sampled count.
+
+    Args:
+        completions: those of a prompt one after the other.
+        samples: completions of each prompt; of one alone there is no `diversity/self_overlap`.
+    """
+    tokens = [completion.tokens for completion in completions]
+    metrics = {
+        "diversity/distinct_1": distinct_ngrams(tokens, 1),
+        "diversity/distinct_2": distinct_ngrams(tokens, 2),
+        "diversity/unique": unique_share(tokens),
+    }
+    if samples > 1:
+        groups = [tokens[start : start + samples] for start in range(0, len(tokens), samples)]
+        metrics["diversity/self_overlap"] = self_overlap(groups)
+    return metrics

@@ -58,9 +58,9 @@ class Probe:
             notify=context.progress.message,
             cores=cores,
         )
-        return cls(
-            prompts, engine, reference, sampling, context.seed, config.probe_every, [], context
-        )
+        # A view with a temperature of its own: that of the training rounds may change.
+        same = reference.around(reference.model, reference.backbone.within)
+        return cls(prompts, engine, same, sampling, context.seed, config.probe_every, [], context)
 
     def due(self, done: int, total: int) -> bool:
         """Whether a probe is taken after `done` of `total` rounds."""
