@@ -48,6 +48,11 @@ class RoundStep:
     experience: Experience
     metrics: Mapping[str, float]
 
+    @property
+    def num_tokens(self) -> int:
+        """Response tokens that were drawn."""
+        return sum(len(completion.tokens) for completion in self.completions)
+
     @classmethod
     def of(
         cls, index: int, sampled: SampledRows, experience: Experience, metrics: Mapping[str, float]

@@ -267,6 +267,7 @@ PARTS = {
         "kl_coefficient",
         "probes",
         "recent",
+        "totals",
         "alarms",
         "random",
     ],
