@@ -193,7 +193,7 @@ class EvaluationRecord:
 _UNITS = {"share": "%", "sigma": "\u03c3"}
 """How two units are shown; a share is a fraction on disk and per cent on a page."""
 
-_ACRONYMS = {"sft", "ppo", "dpo", "grpo", "rloo", "rlhf", "rlaif"}
+_ACRONYMS = {"ai", "sft", "ppo", "dpo", "grpo", "rloo", "rlhf", "rlaif"}
 
 
 def _title(label: str) -> str:

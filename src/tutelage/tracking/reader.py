@@ -96,13 +96,13 @@ def read_run(run_folder: Path) -> RunRecord:
             f"{run_folder} holds no finished stage: start the run with `tutelage run` first"
         )
     stages.sort(key=lambda stage: (stage.manifest.started, stage.manifest.finished, stage.name))
-    manifests = [stage.manifest for stage in stages]
+    made = [stage.manifest for stage in stages]
     evaluations = []
     for stage in stages:
         if stage.evaluation is not None:
             path = stage.folder / "evaluation.json"
             record = _readable(path, partial(EvaluationRecord.from_json, stage.evaluation))
-            evaluations.append(with_costs(record, manifests))
+            evaluations.append(with_costs(record, made))
     summary = _read_json(run_folder / "summary.json") or {}
     return RunRecord(run_folder, summary, tuple(stages), tuple(evaluations))
 

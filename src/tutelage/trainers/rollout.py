@@ -127,11 +127,10 @@ def score_metrics(scores: Sequence[Score]) -> dict[str, float]:
 
 
 def rollout_metrics(experience: Experience, kl: Tensor) -> dict[str, float]:
-    """KL, lengths, endings, diversity and, where there is one, the critic's fit over the round."""
+    """KL, lengths, endings and diversity over the round; advantages and critic where there are."""
     mask = experience.response_mask
     rows = mask.any(1)
     assert experience.old_logprobs is not None and experience.ref_logprobs is not None
-    assert experience.advantages is not None
     k3 = kl_estimate(experience.old_logprobs, experience.ref_logprobs, "k3")
     lengths = experience.response_lengths[rows].float()
     truncated = experience.truncated[rows].float()
@@ -144,8 +143,7 @@ def rollout_metrics(experience: Experience, kl: Tensor) -> dict[str, float]:
         "response/length": lengths.mean() if len(lengths) else torch.zeros(()),
         "response/truncated": truncated.mean() if len(truncated) else torch.zeros(()),
         **_critic_metrics(experience),
-        "advantage/mean": masked_mean(experience.advantages, mask),
-        "advantage/std": masked_variance(experience.advantages, mask).sqrt(),
+        **_advantage_metrics(experience),
         **_sampler_metrics(experience),
     }
     metrics = {name: float(value) for name, value in measured.items()}
@@ -173,6 +171,15 @@ def group_metrics(groups: Tensor) -> dict[str, float]:
     return {
         "group/std": sum(spreads) / max(1, len(spreads)),
         "group/no_signal": silent / max(1, len(spreads)),
+    }
+
+
+def _advantage_metrics(experience: Experience) -> dict[str, Tensor]:
+    if experience.advantages is None:
+        return {}
+    return {
+        "advantage/mean": masked_mean(experience.advantages, experience.response_mask),
+        "advantage/std": masked_variance(experience.advantages, experience.response_mask).sqrt(),
     }
 
 

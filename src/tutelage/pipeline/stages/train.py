@@ -122,7 +122,7 @@ def _save(
     algorithm, settings = config.algorithm.upper(), config.learner
     rounds = (
         f"{settings.steps} rounds of {settings.rows_per_step} completions from {config.model}, "
-        f"KL coefficient {settings.kl.coefficient:g}"
+        f"{settings.pull} {settings.beta:g}"
     )
     save_policy(
         context,

@@ -179,6 +179,7 @@ LEARNERS = {
     "rloo": {"rloo": {"epochs": 2, "kl": {"target": 0.5, "horizon": 50}}},
     "reinforce": {"reinforce": {"batch": {"minibatch": 8}, "baseline": "moving"}},
     "reinforce++": {"reinforce_pp": {"epochs": 2, "baseline": "group"}},
+    "online_dpo": {"online_dpo": {"epochs": 2, "label": "soft", "loss": {"beta": 0.3}}},
 }
 
 
