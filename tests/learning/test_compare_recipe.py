@@ -65,7 +65,8 @@ def test_recipe_runs_to_the_table_that_shows_what_was_spent(tmp_path, capsys):
         run(RECIPE, folder, overrides=[*tiny_overrides(), f"--seed={seed}"], display=False)
     evaluation = read_run(folders[0]).evaluation
     assert evaluation is not None
-    assert [model.name for model in evaluation.models] == [*recipe.stages["evaluation"].models]
+    asked = recipe.stages["evaluation"]
+    assert [model.name for model in evaluation.models] == [*asked.models, *asked.best_of_n]
     for model in evaluation.models[1:]:
         assert {"gold", "proxy", "kl", "length", "response_tokens", "seconds"} <= set(
             model.measures

@@ -103,7 +103,8 @@ def plan_evaluate(
     work += tuple(scoring_work(size, batch, length, 0, _COMPUTE) for size in scorers)
     units = None
     if config.limit is not None:
-        units = len(sizes) * -(-config.limit // batch)
+        samples = len(sizes) + sum(config.best_of_n.values())
+        units = samples * -(-config.limit // batch)
     return StagePlan(
         name=name,
         kind=config.kind,
