@@ -26,6 +26,7 @@ __all__ = [
     "collate",
     "distinct_bigrams",
     "group_metrics",
+    "has_signal",
     "reward_metrics",
     "rollout_metrics",
     "score_metrics",
@@ -165,13 +166,27 @@ def group_metrics(groups: Tensor) -> dict[str, float]:
         `group/std`, the mean over prompts of the standard deviation of their rewards, and
         `group/no_signal`, the share of prompts whose completions are all worth the same.
     """
-    kept = [row[~row.isnan()] for row in groups.double()]
-    spreads = [float(row.std(correction=0)) if len(row) > 1 else 0.0 for row in kept]
-    silent = sum(spread <= _NO_SPREAD for spread in spreads)
+    spreads = _spreads(groups)
     return {
-        "group/std": sum(spreads) / max(1, len(spreads)),
-        "group/no_signal": silent / max(1, len(spreads)),
+        "group/std": float(spreads.sum()) / max(1, len(spreads)),
+        "group/no_signal": float((~has_signal(groups)).sum()) / max(1, len(spreads)),
     }
+
+
+def has_signal(groups: Tensor) -> Tensor:
+    """`[prompts]`: whether the completions of a prompt are worth different things.
+
+    Args:
+        groups: as for `group_metrics`.
+    """
+    return _spreads(groups) > _NO_SPREAD
+
+
+def _spreads(groups: Tensor) -> Tensor:
+    """`[prompts]` standard deviations of those that count; 0 where fewer than two do."""
+    kept = [row[~row.isnan()] for row in groups.double()]
+    found = [float(row.std(correction=0)) if len(row) > 1 else 0.0 for row in kept]
+    return torch.tensor(found, dtype=torch.float64)
 
 
 def _advantage_metrics(experience: Experience) -> dict[str, Tensor]:

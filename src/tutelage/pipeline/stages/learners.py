@@ -113,7 +113,8 @@ class Parts:
         beta, sampling, start = self.kl_coefficient, self.sampling, self.prompts.taken
         match config:
             case GRPOConfig():
-                return grpo(policy, reference, *world, sampling, config, start=start)
+                more = self.prompts.extra
+                return grpo(policy, reference, *world, sampling, config, start=start, more=more)
             case OnlineDPOConfig():
                 judge = ScoredPairs(self.reward, config)
                 learning = (self.engine, judge, self.learner, self.prompts)

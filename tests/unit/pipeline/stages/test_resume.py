@@ -217,6 +217,30 @@ def test_learner_that_was_interrupted_ends_as_one_that_was_not(
     assert outcome(workshop, stage) == expected
 
 
+COARSE = """
+def coarse(prompt, completion):
+    return float(len(completion.text) > 8)
+"""
+"""A reward that often gives all completions of a prompt the same score."""
+
+
+def test_dynamic_sampling_that_was_interrupted_ends_as_if_it_was_not(
+    tiny_recipe, outcome, tmp_path
+):
+    """Further batches take prompts out of the same order, of which the rest comes later."""
+    (tmp_path / "coarse.py").write_text(COARSE)
+    given = merged(stage_of("grpo", tiny_recipe).model_dump(), {"grpo": {"extra_batches": 2}})
+    reward = {"functions": {f"{tmp_path}/coarse.py:coarse": 1.0}}
+    stage = type(tiny_recipe.stages["train"]).model_validate({**given, "reward": reward})
+    expected = outcome(Workshop(tmp_path / "straight"), stage)
+    rounds = [row["metrics"] for row in expected["files"]["metrics.jsonl"]]
+    assert sum(row["group/thrown"] > 0 for row in rounds) > 2
+    workshop = Workshop(tmp_path / "interrupted")
+    for step in (2, 5):
+        workshop.interrupt(stage, step)
+    assert outcome(workshop, stage) == expected
+
+
 def test_moving_baseline_is_a_needed_part_of_the_state(tiny_recipe, outcome, tmp_path):
     """Negative control: with the baseline left as it was earlier, the rest ends differently."""
     stage = stage_of("reinforce", tiny_recipe)
