@@ -4,9 +4,10 @@ from tutelage.config.adapters import LoRAConfig
 from tutelage.config.alarms import AlarmsConfig
 from tutelage.config.base import Section
 from tutelage.config.curriculum import CurriculumConfig
-from tutelage.config.dpo import DPOConfig, DPOStage, OnlineDPOConfig
+from tutelage.config.dpo import DPOConfig, DPOStage
 from tutelage.config.grpo import GRPOConfig, LossKLConfig
 from tutelage.config.load import build_section, load_recipe, load_section
+from tutelage.config.online_dpo import OnlineDPOConfig
 from tutelage.config.ppo import PPOConfig
 from tutelage.config.recipe import CheckpointConfig, Recipe, TrackersConfig, referenced_name
 from tutelage.config.reinforce import ReinforceConfig, ReinforcePPConfig
@@ -15,6 +16,7 @@ from tutelage.config.rounds import (
     ClippedConfig,
     KLConfig,
     PenaltyConfig,
+    PolicyGradientConfig,
     RoundsConfig,
     SamplingConfig,
     TruncationConfig,
@@ -62,6 +64,7 @@ __all__ = [
     "PPOConfig",
     "PairsStage",
     "PenaltyConfig",
+    "PolicyGradientConfig",
     "PrecisionConfig",
     "PretrainStage",
     "RLOOConfig",

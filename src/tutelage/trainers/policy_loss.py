@@ -20,7 +20,7 @@ from tutelage.algorithms import (
     ppo_policy_loss,
     token_logprobs,
 )
-from tutelage.config import ClippedConfig, KLConfig, RoundsConfig
+from tutelage.config import ClippedConfig, KLConfig, PolicyGradientConfig
 from tutelage.experience import Experience
 from tutelage.models import Policy
 from tutelage.models.causal import scatter
@@ -64,7 +64,9 @@ def kl_anchors(policy: Policy, reference: Policy, config: KLConfig) -> list[Anch
 class PolicyReader:
     """Reads log-probabilities, entropies and divergences in one pass over the logits."""
 
-    def __init__(self, policy: Policy, anchors: Sequence[Anchor], config: RoundsConfig) -> None:
+    def __init__(
+        self, policy: Policy, anchors: Sequence[Anchor], config: PolicyGradientConfig
+    ) -> None:
         """`policy` is the one that is trained."""
         self.policy, self.anchors = policy, anchors
         self.entropy_coefficient = config.entropy_coefficient
