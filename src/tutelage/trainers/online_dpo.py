@@ -245,7 +245,8 @@ def _answer_pairs(
 
     def written(row: int) -> WeightedIds:
         question, answer = prompts[row].tokens, completions[row].tokens
-        return (*question, *answer), (0.0,) * len(question) + (1.0,) * len(answer)
+        weights = tuple(float(wrote) for wrote in completions[row].written)
+        return (*question, *answer), (0.0,) * len(question) + weights
 
     def of_reference(row: int) -> float:
         if config.reference == "none":

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Literal
 
 import torch
@@ -151,9 +151,7 @@ def rollout_metrics(experience: Experience, kl: Tensor) -> dict[str, float]:
     metrics = {name: float(value) for name, value in measured.items()}
     # Of all that was sampled: `drop` masks truncated rows out, and would leave none to be seen.
     metrics["response/stop_rate"] = 1.0 - int(experience.truncated.sum()) / max(1, len(rows))
-    metrics["diversity/distinct_2"] = distinct_bigrams(
-        [experience.tokens[i][mask[i]].tolist() for i in range(len(experience))]
-    )
+    metrics["diversity/distinct_2"] = distinct_bigrams(_turns(experience))
     return metrics
 
 
@@ -181,6 +179,18 @@ def _critic_metrics(experience: Experience) -> dict[str, Tensor]:
         return {}
     fit = explained_variance(experience.values, experience.returns, experience.response_mask)
     return {"value/explained_variance": fit}
+
+
+def _turns(experience: Experience) -> list[list[int]]:
+    """The tokens of each turn: the last of one and the first of the next are no neighbours."""
+    turns: list[list[int]] = []
+    for tokens, written in zip(
+        experience.tokens.tolist(), experience.response_mask.tolist(), strict=True
+    ):
+        for wrote, run in groupby(zip(tokens, written, strict=True), key=lambda pair: pair[1]):
+            if wrote:
+                turns.append([token for token, _ in run])
+    return turns
 
 
 def distinct_bigrams(responses: Sequence[Sequence[int]]) -> float:
