@@ -4,6 +4,7 @@ from tutelage.config.adapters import LoRAConfig
 from tutelage.config.alarms import AlarmsConfig
 from tutelage.config.base import Section
 from tutelage.config.dpo import DPOConfig, DPOStage, OnlineDPOConfig
+from tutelage.config.environment import EnvironmentConfig
 from tutelage.config.grpo import GRPOConfig, LossKLConfig
 from tutelage.config.load import build_section, load_recipe, load_section
 from tutelage.config.ppo import PPOConfig
@@ -45,6 +46,7 @@ __all__ = [
     "ClippedConfig",
     "DPOConfig",
     "DPOStage",
+    "EnvironmentConfig",
     "EvaluateStage",
     "GRPOConfig",
     "HelpdeskStage",

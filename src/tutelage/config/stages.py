@@ -21,6 +21,7 @@ from pydantic import (
 from tutelage.config.adapters import LoRAConfig
 from tutelage.config.base import Section
 from tutelage.config.dpo import DPOStage
+from tutelage.config.environment import EnvironmentConfig
 from tutelage.config.rounds import SamplingConfig
 from tutelage.config.select import SelectStage
 from tutelage.config.stage import Reference, StageSection
@@ -64,6 +65,9 @@ class HelpdeskStage(StageSection):
     """Prompts for reward-model validation and for probes during training."""
     test_prompts: PositiveInt = 512
     """Prompts for the evaluation, with phrases, names and attacks not seen before."""
+    turns: PositiveInt = 1
+    """Questions in a demonstration at most, and before a prompt of `train`: above 1 they are
+    conversations with the simulated customer. The other prompts always open a conversation."""
 
 
 class ModelShape(Section):
@@ -309,6 +313,9 @@ class EvaluateStage(StageSection):
     """Reward model whose score is the proxy."""
     probes: dict[str, Reference] = Field(default_factory=dict)
     """Label in the report -> training stage whose probes are judged."""
+    environment: EnvironmentConfig | None = None
+    """Who answers the models, for conversations instead of single answers. Measures are then means
+    over the answers of a conversation."""
     sampling: SamplingConfig = SamplingConfig()
     show: NonNegativeInt = 12
     """Prompts whose answers are shown side by side."""

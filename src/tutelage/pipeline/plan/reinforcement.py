@@ -54,6 +54,11 @@ class _Sizes:
         rounds = config.learner
         self.answer = min(rounds.sampling.max_tokens, size.context - 1)
         self.prompt = max(1, min(config.max_prompt_tokens, size.context - self.answer))
+        talk = config.environment
+        if talk is not None:
+            # All but a conversation's last answer is the last answer's prompt.
+            self.prompt = max(1, min(talk.max_tokens, size.context) - self.answer)
+        self.turns = 1 if talk is None else talk.max_turns
         self.length = self.prompt + self.answer
         self.prompts, self.rows = rounds.prompts_per_step, rounds.rows_per_step
         if config.limit is not None:
@@ -61,7 +66,8 @@ class _Sizes:
         self.cut = MicroBatches.of(
             rounds.batch, min(rounds.batch.minibatch, self.rows), self.length
         )
-        self.answers = self.cut.rows * self.answer
+        self.written = min(self.turns * self.answer, self.length - 1)
+        self.answers = self.cut.rows * self.written
         self.frozen = min(rounds.frozen_layers, size.layers)
 
 
@@ -221,15 +227,16 @@ def _work(
         packing,
         *decoding_work(
             size, at.prompts, at.rows, at.prompt, at.answer, rounds.sampling.batch_size, compute
-        ),
-        scoring_work(size, at.rows, at.length, at.answer, compute),
-        scoring_work(size, at.rows, at.length, at.answer, compute),
+        )
+        * at.turns,
+        scoring_work(size, at.rows, at.length, at.written, compute),
+        scoring_work(size, at.rows, at.length, at.written, compute),
     ]
     if reward is not None:
         work.append(scoring_work(reward, at.rows, at.length, 0, compute))
     rows = rounds.passes * at.rows
     work += training_work(
-        size, rows, at.length, at.answer, compute, trained.weights, checkpointing, share
+        size, rows, at.length, at.written, compute, trained.weights, checkpointing, share
     )
     if critic is not None and config.critic_trunk != "shared":
         work.append(scoring_work(size, at.rows, at.length, 0, compute))

@@ -85,9 +85,14 @@ def plan_evaluate(
         if size is not None:
             total = size.backbone + size.hidden
             models.append(ModelBytes(role, size.source, total, FLOAT * total))
-    phase, work, batch = _decode(largest, config.sampling, config.max_prompt_tokens, config.limit)
     answer = min(config.sampling.max_tokens, baseline.context - 1)
-    length = min(config.max_prompt_tokens, baseline.context - answer) + answer
+    longest, turns = config.max_prompt_tokens, 1
+    if config.environment is not None:
+        # All but a conversation's last answer is the last answer's prompt.
+        longest, turns = config.environment.max_tokens - answer, config.environment.max_turns
+    phase, work, batch = _decode(largest, config.sampling, longest, config.limit)
+    work *= turns
+    length = min(longest, baseline.context - answer) + answer
     rows = rows_read(length)
     comparing = {
         "activations": passing_activations(baseline, rows * length),

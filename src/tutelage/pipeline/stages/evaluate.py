@@ -3,19 +3,23 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from tutelage.config import EvaluateStage, Reference
 from tutelage.data.jsonl import read_jsonl
 from tutelage.data.loaders import load_prompts
+from tutelage.distributed import Cores
 from tutelage.errors import ConfigError
 from tutelage.evaluation.compare import Answers, checkpoints, compare
+from tutelage.evaluation.conversation import ConversationRater
 from tutelage.evaluation.lexicon import LexiconRater
 from tutelage.evaluation.rater import Answer, NoRater, Rater
 from tutelage.evaluation.second_reward import SecondRewardRater
 from tutelage.generation import LocalEngine
 from tutelage.models import Policy, RewardModel
 from tutelage.pipeline.context import StageContext
+from tutelage.pipeline.stages.conversation import conversing, scored_answers
 from tutelage.pipeline.stages.preparation import (
     encode,
     generator,
@@ -36,6 +40,8 @@ def run(config: EvaluateStage, context: StageContext) -> dict[str, float]:
             f"baseline is {config.baseline!r}, expected one of models: {sorted(config.models)}"
         )
     rater = _rater(config, context)
+    if config.environment is not None:
+        rater = ConversationRater(rater)
     prompts = load_prompts(context.resolve(config.prompts, "test.jsonl"), config.limit)
     names = [config.baseline, *(name for name in config.models if name != config.baseline)]
     baseline, tokenizer = load_policy(
@@ -55,7 +61,7 @@ def run(config: EvaluateStage, context: StageContext) -> dict[str, float]:
     for done, (_, reference) in enumerate(config.probes.items()):
         context.progress.step(len(names) + done, total)
         path = context.resolve(reference, "probes.jsonl")
-        record["checkpoints"] += _judge_probes(path, reference, proxy, rater, context.seed)
+        record["checkpoints"] += _judge_probes(path, reference, proxy, rater, config, context.seed)
     context.progress.step(total, total)
     text = json.dumps(record, ensure_ascii=False, allow_nan=False)
     (context.folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
@@ -105,24 +111,51 @@ def _answer(
         cores=cores,
     )
     encoded = encode(context, tokenizer, prompts)
-    completions = engine.generate(encoded, sampling_of(config.sampling, tokenizer))
-    texts = [completion.text for completion in completions]
+    talking = conversing(config.environment, engine, tokenizer, context.seed)
+    completions = talking.generate(encoded, sampling_of(config.sampling, tokenizer))
+    answers = [Answer(c.text, ended=not c.truncated, turns=c.turns) for c in completions]
     return Answers(
         name=name,
         stage=config.models[name].split("/")[0],
-        answers=[Answer(c.text, ended=not c.truncated) for c in completions],
-        lengths=[len(c.tokens) for c in completions],
+        answers=answers,
+        lengths=[sum(c.written) for c in completions],
         divergence=sequence_kl(baseline, encoded, completions, cores=cores),
-        proxy=proxy.score(prompts, texts, cores=cores) if proxy is not None else None,
+        proxy=None if proxy is None else _proxy(proxy, prompts, answers, config, cores),
     )
 
 
+def _proxy(
+    model: RewardModel,
+    prompts: Sequence[Prompt],
+    answers: Sequence[Answer],
+    config: EvaluateStage,
+    cores: Cores | None = None,
+) -> list[float | None]:
+    """The reward model's score of each answer; of a conversation, the mean over its answers."""
+    asked = [
+        scored_answers(config.environment, prompt, answer.text, answer.turns)
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+    flat = [pair for pairs in asked for pair in pairs]
+    scores = iter(model.score([p for p, _ in flat], [text for _, text in flat], cores=cores))
+    of_each = [[next(scores) for _ in pairs] for pairs in asked]
+    return [
+        None if None in row else fmean(score for score in row if score is not None)
+        for row in of_each
+    ]
+
+
 def _judge_probes(
-    path: Path, stage: str, proxy: RewardModel | None, rater: Rater, seed: int
+    path: Path,
+    stage: str,
+    proxy: RewardModel | None,
+    rater: Rater,
+    config: EvaluateStage,
+    seed: int,
 ) -> list[dict[str, Any]]:
     rows = [row for _, row in read_jsonl(path)]
     scores = None
     if proxy is not None:
         prompts = [Prompt.from_json(row) for row in rows]
-        scores = proxy.score(prompts, [row["text"] for row in rows])
+        scores = _proxy(proxy, prompts, [Answer.from_probe(row) for row in rows], config)
     return checkpoints(stage.split("/")[0], rows, scores, rater, seed=seed)
