@@ -108,3 +108,44 @@ def test_the_recipe_trains_and_evaluates_in_the_same_conversations():
     assert isinstance(evaluation, EvaluateStage)
     assert aligned.environment == evaluation.environment
     assert evaluation.rater == "helpdesk"
+
+
+def test_the_helpdesks_customer_talks_in_training_and_in_the_evaluation(
+    tiny_causal_lm, tiny_tokenizer, tmp_path, context
+):
+    world, trained, compared = context(), context(), context()
+    few = {"documents": 1, "demonstrations": 1, "train_prompts": 1, "held_out_prompts": 1}
+    helpdesk.run(HelpdeskStage(**few, rl_prompts=6, test_prompts=6), world)
+    tiny_causal_lm(max_position_embeddings=512).save_pretrained(tmp_path / "lm")
+    tiny_tokenizer.save_pretrained(tmp_path / "lm")
+    talk = {"name": "helpdesk", "max_turns": 3, "max_tokens": 500}
+    longest = {"max_tokens": 60}
+    config = {
+        "model": str(tmp_path / "lm"),
+        "prompts": str(world.folder / "rl.jsonl"),
+        "reward": {"length": {"coefficient": 0.01, "threshold": 4}},
+        "environment": talk,
+        "ppo": {
+            "steps": 1,
+            "prompts_per_step": 6,
+            "batch": {"minibatch": 6},
+            "sampling": longest,
+        },
+    }
+    train.run(TrainStage.model_validate(config), trained)
+    models = {"before": str(tmp_path / "lm"), "after": str(trained.folder / "model")}
+    evaluation = EvaluateStage.model_validate(
+        {
+            "models": models,
+            "baseline": "before",
+            "prompts": str(world.folder / "test.jsonl"),
+            "environment": talk,
+            "rater": "helpdesk",
+            "sampling": longest,
+        }
+    )
+    evaluate.run(evaluation, compared)
+    found = json.loads((compared.folder / "evaluation.json").read_text())
+    gold = {model["name"]: model["measures"]["gold"] for model in found["models"]}
+    assert gold["before"]["mean"] < 0
+    assert found["models"][0]["measures"]["turns"]["mean"] > 1
