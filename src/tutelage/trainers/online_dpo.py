@@ -270,6 +270,6 @@ def _round_metrics(
     """Scores, lengths, endings and divergence of what the policy wrote in the round."""
     return score_metrics(scores) | {
         "kl/sequence": fmean(divergence),
-        "response/length": fmean(len(each.tokens) for each in completions),
+        "response/length": fmean(sum(each.written) for each in completions),
         "response/truncated": fmean(each.truncated for each in completions),
     }
