@@ -26,7 +26,17 @@ TEXT_SUFFIXES = {".py", ".md", ".toml", ".yaml", ".yml", ".txt", ".cff", ".html"
 TEXT_NAMES = {"Makefile", "LICENSE", "NOTICE", ".gitignore", "run"}
 TREES = ("src", "tests", "docs", "recipes", "scripts", "examples", "benchmarks", ".ci", ".github")
 
-TORCH_FREE = ("config", "errors", "records", "feedback", "worlds", "judging", "data", "tracking")
+TORCH_FREE = (
+    "config",
+    "errors",
+    "records",
+    "environment",
+    "feedback",
+    "worlds",
+    "judging",
+    "data",
+    "tracking",
+)
 
 
 def relative(path: Path) -> str:

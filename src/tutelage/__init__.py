@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tutelage.config import Recipe, load_recipe
+    from tutelage.environment import Environment, Reply
     from tutelage.errors import (
         CheckpointError,
         ConfigError,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         Score,
         ScoreStatus,
         StopReason,
+        Turn,
     )
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Demonstration",
+    "Environment",
     "GenerationError",
     "Message",
     "MissingExtraError",
@@ -59,12 +62,14 @@ __all__ = [
     "Preference",
     "Prompt",
     "Recipe",
+    "Reply",
     "RewardError",
     "RunResult",
     "Score",
     "ScoreStatus",
     "StopReason",
     "TrainingError",
+    "Turn",
     "TutelageError",
     "__version__",
     "dpo",
@@ -82,6 +87,7 @@ __all__ = [
 
 _HOMES = {
     "tutelage.config": ("Recipe", "load_recipe"),
+    "tutelage.environment": ("Environment", "Reply"),
     "tutelage.errors": (
         "CheckpointError",
         "ConfigError",
@@ -116,6 +122,7 @@ _HOMES = {
         "Score",
         "ScoreStatus",
         "StopReason",
+        "Turn",
     ),
 }
 

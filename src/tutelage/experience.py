@@ -7,6 +7,12 @@ model's outputs into this form happens once, in `tutelage.models`.
     tokens          p p p p r r r E . .     prompt, response, stop token, padding
     attention_mask  1 1 1 1 1 1 1 1 0 0
     response_mask   0 0 0 0 1 1 1 1 0 0     what the policy wrote, and is trained on
+
+In a conversation the mask has holes, where the policy read what was said to it:
+
+    tokens          p p p r r E u u u r E .     u: the other side's turn, and the template around it
+    response_mask   0 0 0 1 1 1 0 0 0 1 1 0
+    earned          0 0 0 0 0 2 0 0 0 0 0 0     of a score of 5: 2 for the first turn
 """
 
 from collections.abc import Sequence
@@ -34,6 +40,9 @@ class Experience:
     """The token limit, not the policy, ended the row."""
     sampler_logprobs: Float[Tensor, "batch time"]
     """What the sampler believed it drew from; compared with `old_logprobs`, never trained on."""
+    earned: Float[Tensor, "batch time"] | None = None
+    """The part of the scores that turns before a row's last one earned, on the last token of each;
+    absent where all scores were earned at the end."""
     old_logprobs: Float[Tensor, "batch time"] | None = None
     ref_logprobs: Float[Tensor, "batch time"] | None = None
     values: Float[Tensor, "batch time"] | None = None
@@ -69,13 +78,16 @@ class Experience:
         attention_mask = torch.zeros(len(rows), width, dtype=torch.bool)
         response_mask = torch.zeros(len(rows), width, dtype=torch.bool)
         sampler_logprobs = torch.zeros(len(rows), width)
+        earned = torch.zeros(len(rows), width)
         for i, ((prompt, response, logprobs), score) in enumerate(zip(rows, scores, strict=True)):
             start, end = len(prompt), len(prompt) + len(response)
             tokens[i, :end] = torch.tensor(prompt + response)
             attention_mask[i, :end] = True
-            response_mask[i, start:end] = score.ok
             if score.ok:
+                response_mask[i, start:end] = torch.tensor(completions[i].written)
                 sampler_logprobs[i, start:end] = torch.tensor(logprobs)
+                for turn, reward in zip(completions[i].turns[:-1], score.turns, strict=False):
+                    earned[i, start + turn.end - 1] = reward
         return cls(
             tokens=tokens,
             attention_mask=attention_mask,
@@ -83,6 +95,7 @@ class Experience:
             scores=torch.tensor([score.value if score.ok else 0.0 for score in scores]),
             truncated=torch.tensor([completion.truncated for completion in completions]),
             sampler_logprobs=sampler_logprobs,
+            earned=earned if earned.any() else None,
         )
 
     def __len__(self) -> int:

@@ -25,6 +25,8 @@ __all__ = [
     "Score",
     "ScoreStatus",
     "StopReason",
+    "Turn",
+    "exchanges",
 ]
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -143,29 +145,97 @@ class StopReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """One of the policy's answers in a conversation, and what came back."""
+
+    start: int
+    end: int
+    """The answer is `tokens[start:end]` of its completion."""
+    text: str
+    """The answer, decoded without special tokens."""
+    stop: StopReason
+    reply: tuple[Message, ...] = ()
+    """What was said to it. After the last turn nobody has read it: the turn limit came first."""
+    reward: float = 0.0
+    """What the environment gave for the answer."""
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields; `stop` as its value."""
+        return {
+            "start": self.start,
+            "end": self.end,
+            "text": self.text,
+            "stop": self.stop.value,
+            "reply": [message.to_json() for message in self.reply],
+            "reward": self.reward,
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """Inverse of `to_json`."""
+        return cls(
+            start=row["start"],
+            end=row["end"],
+            text=row["text"],
+            stop=StopReason(row["stop"]),
+            reply=_messages(row["reply"]),
+            reward=row["reward"],
+        )
+
+
+def exchanges(prompt: Prompt, turns: Sequence[Turn]) -> list[tuple[Prompt, Turn]]:
+    """Each answer of a conversation, with the conversation so far as the prompt it answers."""
+    pairs = []
+    messages = prompt.messages
+    for turn in turns:
+        pairs.append((replace(prompt, messages=messages), turn))
+        messages = (*messages, Message("assistant", turn.text), *turn.reply)
+    return pairs
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
-    """One sample, exactly as drawn: its tokens are what is trained on, never re-tokenised."""
+    """One sample, exactly as drawn: its tokens are what is trained on, never re-tokenised.
+
+    That of a conversation has several turns. Between them stand the tokens of what was said to the
+    policy, which it has read and not written.
+    """
 
     prompt_id: str
     tokens: tuple[int, ...]
     """The sampled ids, stop token included when one was written."""
     logprobs: tuple[float, ...]
-    """The sampler's log-probability of each token, at the sampling temperature."""
+    """The sampler's log-probability of each token, at the sampling temperature; 0 of a token that
+    was read."""
     text: str
     """The decoded tokens without special tokens: a view for rewards and people."""
     stop: StopReason
     policy_version: int = 0
     """Number of weight updates the sampler had received."""
     engine: str = ""
+    turns: tuple[Turn, ...] = ()
+    """The answers of a conversation; empty where the completion is one answer."""
+    failure: str = ""
+    """Why the environment could not go on: such a completion cannot be scored."""
 
     @property
     def truncated(self) -> bool:
         """Whether the token limit, not the policy, ended it."""
         return self.stop is StopReason.LENGTH
 
+    @property
+    def written(self) -> tuple[bool, ...]:
+        """Which tokens the policy wrote."""
+        if not self.turns:
+            return (True,) * len(self.tokens)
+        wrote = [False] * len(self.tokens)
+        for turn in self.turns:
+            wrote[turn.start : turn.end] = [True] * (turn.end - turn.start)
+        return tuple(wrote)
+
     def to_json(self) -> dict[str, Any]:
-        """All fields; `stop` as its value."""
-        return {
+        """All fields, `stop` as its value; those of conversations only where there are any."""
+        row: dict[str, Any] = {
             "prompt_id": self.prompt_id,
             "tokens": list(self.tokens),
             "logprobs": list(self.logprobs),
@@ -174,6 +244,11 @@ class Completion:
             "policy_version": self.policy_version,
             "engine": self.engine,
         }
+        if self.turns:
+            row["turns"] = [turn.to_json() for turn in self.turns]
+        if self.failure:
+            row["failure"] = self.failure
+        return row
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
@@ -186,6 +261,8 @@ class Completion:
             stop=StopReason(row["stop"]),
             policy_version=row.get("policy_version", 0),
             engine=row.get("engine", ""),
+            turns=tuple(Turn.from_json(turn) for turn in row.get("turns", ())),
+            failure=row.get("failure", ""),
         )
 
 
@@ -209,6 +286,9 @@ class Score:
     """Weighted contributions; they add up to `value` before clipping."""
     notes: str = ""
     status: ScoreStatus = ScoreStatus.OK
+    turns: tuple[float, ...] = ()
+    """What each turn of a conversation earned, which add up to `value`; empty where all of it was
+    earned at the end."""
 
     @property
     def ok(self) -> bool:

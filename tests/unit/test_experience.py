@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tutelage.experience import Experience, TokenBatch
-from tutelage.records import Completion, Score, ScoreStatus, StopReason
+from tutelage.records import Completion, Message, Score, ScoreStatus, StopReason, Turn
 
 PAD = EOS = 2
 
@@ -129,3 +129,47 @@ def test_selected_sequences_are_cut_to_the_longest():
     batch = TokenBatch.collate([([5, 6, 7], [0, 1, 1]), ([5, 6], [0, 1])], pad=PAD).select([1])
     assert batch.tokens.tolist() == [[5, 6]]
     assert batch.row_lengths == [2]
+
+
+# Conversations.
+
+TALK = Completion(
+    "p",
+    (7, EOS, 5, 5, 8, 9, EOS),
+    (-0.5, -1.0, 0.0, 0.0, -1.5, -2.0, -2.5),
+    "transcript",
+    StopReason.STOP_TOKEN,
+    turns=(
+        Turn(0, 2, "seven", StopReason.STOP_TOKEN, (Message("user", "and?"),)),
+        Turn(4, 7, "eight nine", StopReason.STOP_TOKEN),
+    ),
+)
+
+
+def test_what_was_read_between_two_turns_is_no_response():
+    batch = collate(([5, 6], TALK, Score(3.0)), ([5], completion(7, EOS), Score(1.0)))
+    assert as_bits(batch.response_mask) == [[0, 0, 1, 1, 0, 0, 1, 1, 1], [0, 1, 1] + [0] * 6]
+    assert as_bits(batch.attention_mask) == [[1] * 9, [1] * 3 + [0] * 6]
+    assert batch.response_lengths.tolist() == [5, 2]
+    assert batch.row_lengths == [9, 3]
+    assert batch.sampler_logprobs[0].tolist() == [0, 0, -0.5, -1, 0, 0, -1.5, -2, -2.5]
+
+
+def test_turns_before_the_last_keep_their_part_of_the_score_on_their_last_token():
+    batch = collate(
+        ([5, 6], TALK, Score(3.0, turns=(2.0, 1.0))), ([5], completion(7, EOS), Score(1.0))
+    )
+    assert batch.earned.tolist() == [[0, 0, 0, 2, 0, 0, 0, 0, 0], [0] * 9]
+    assert batch.select([1]).earned.tolist() == [[0] * 3]
+
+
+def test_scores_that_are_earned_at_the_end_need_no_second_tensor():
+    assert collate(([5], completion(7, EOS), Score(1.0))).earned is None
+    assert collate(([5], TALK, Score(3.0))).earned is None
+
+
+def test_a_failed_conversation_earns_nothing_on_the_way():
+    failed = Score.failed(ScoreStatus.ERROR, "environment")
+    batch = collate(([5], TALK, failed), ([5], completion(7, EOS), Score(1.0)))
+    assert batch.earned is None
+    assert not batch.response_mask[0].any()

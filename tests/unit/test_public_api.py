@@ -22,10 +22,10 @@ from tutelage.tracking.stage import StageFolder
 
 PUBLIC = {
     "CheckpointError", "Comparison", "Completion", "ConfigError", "DataError", "Demonstration",
-    "GenerationError", "Message", "MissingExtraError", "ModelError", "Preference", "Prompt",
-    "Recipe", "RewardError", "RunResult", "Score", "ScoreStatus", "StopReason", "TrainingError",
-    "TutelageError", "__version__", "dpo", "evaluate", "label", "load_recipe", "pretrain",
-    "reward", "run", "sample", "select", "sft", "train",
+    "Environment", "GenerationError", "Message", "MissingExtraError", "ModelError", "Preference",
+    "Prompt", "Recipe", "Reply", "RewardError", "RunResult", "Score", "ScoreStatus", "StopReason",
+    "TrainingError", "Turn", "TutelageError", "__version__", "dpo", "evaluate", "label",
+    "load_recipe", "pretrain", "reward", "run", "sample", "select", "sft", "train",
 }  # fmt: skip
 
 

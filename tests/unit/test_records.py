@@ -17,6 +17,8 @@ from tutelage.records import (
     Score,
     ScoreStatus,
     StopReason,
+    Turn,
+    exchanges,
 )
 
 text = st.text(max_size=20)
@@ -47,6 +49,15 @@ preferences = st.builds(
     created=text,
     round=st.integers(0, 9),
 )
+turns = st.builds(
+    Turn,
+    start=st.integers(0, 9),
+    end=st.integers(0, 9),
+    text=text,
+    stop=st.sampled_from(StopReason),
+    reply=messages,
+    reward=st.floats(-9, 9),
+)
 completions = st.integers(0, 5).flatmap(
     lambda n: st.builds(
         Completion,
@@ -57,6 +68,8 @@ completions = st.integers(0, 5).flatmap(
         stop=st.sampled_from(StopReason),
         policy_version=st.integers(0, 9),
         engine=text,
+        turns=st.lists(turns, max_size=2).map(tuple),
+        failure=text,
     )
 )
 demonstrations = st.builds(Demonstration, names, messages, source=text, category=text)
@@ -119,3 +132,29 @@ def test_text_of_a_prompt_is_what_is_answered():
 @pytest.mark.parametrize(("stop", "truncated"), [("stop_token", False), ("length", True)])
 def test_only_the_token_limit_truncates(stop, truncated):
     assert Completion("p", (1,), (-0.1,), "x", StopReason(stop)).truncated is truncated
+
+
+TURNS = (
+    Turn(0, 2, "one", StopReason.STOP_TOKEN, (Message("user", "and?"), Message("user", "so?"))),
+    Turn(5, 6, "two", StopReason.STOP_TOKEN, (Message("user", "unread"),)),
+)
+
+
+def test_what_a_completion_of_several_turns_has_written():
+    tokens = Completion("p", (1,) * 6, (0.0,) * 6, "", StopReason.STOP_TOKEN, turns=TURNS)
+    assert tokens.written == (True, True, False, False, False, True)
+    assert Completion("p", (1, 2), (0.0,) * 2, "", StopReason.STOP_TOKEN).written == (True, True)
+
+
+def test_each_answer_has_the_conversation_so_far_as_its_prompt():
+    prompt = Prompt("p", (Message("user", "count"),), category="numbers")
+    first, second = exchanges(prompt, TURNS)
+    assert first == (prompt, TURNS[0])
+    assert second[1] is TURNS[1]
+    assert second[0].category == "numbers"
+    assert [(m.role, m.content) for m in second[0].messages] == [
+        ("user", "count"),
+        ("assistant", "one"),
+        ("user", "and?"),
+        ("user", "so?"),
+    ]

@@ -32,10 +32,13 @@ def shape_rewards(
     kl: Float[Tensor, "batch time"],
     mask: Bool[Tensor, "batch time"],
     beta: float,
+    *,
+    earned: Float[Tensor, "batch time"] | None = None,
 ) -> Float[Tensor, "batch time"]:
     """Per-token rewards: the KL penalty everywhere, the score on the last written token.
 
         r_t = -β kl_t + [t = T] score
+        r_t = -β kl_t + e_t + [t = T] (score - Σ e)     where e_t was earned on the way
 
     Source: Ziegler et al. 2019 (arXiv:1909.08593), eq. 2. With k1 the sum over a row is
     score - β log(π / π_ref) of the whole completion, and the optimum is
@@ -44,13 +47,16 @@ def shape_rewards(
     Args:
         kl: k1 per token, as `kl_estimate(old_logprobs, ref_logprobs)` gives it.
         beta: weight of the penalty, in score per nat.
+        earned: e, the part of the score that turns before the last one of a conversation earned,
+            on written tokens; all of it is earned at T when absent.
 
     Returns:
         Rewards without gradient, 0 at masked positions. A row without a response has none,
         whatever its score.
 
     Raises:
-        ValueError: shapes differ, or the score of a row with a response is not finite: a
+        ValueError: shapes differ, something was earned on a masked token of a row with a response,
+            where it would be lost, or the score of a row with a response is not finite: a
             completion that could not be scored has to be masked out, not learned from.
     """
     require_same_shape(kl=kl, mask=mask)
@@ -64,8 +70,25 @@ def shape_rewards(
                 f"scores of rows {rows} are not finite: mask those rows out (an all-false "
                 "response mask), or repair the reward"
             )
+        if earned is not None:
+            _refuse_lost(earned, mask)
+            earned = zero_outside(earned, mask)
+            scores = scores - earned.sum(-1)
         placed = torch.where(final, scores.unsqueeze(-1), 0)
+        if earned is not None:
+            placed = placed + earned
         return placed - beta * zero_outside(kl, mask)
+
+
+def _refuse_lost(earned: Tensor, mask: Tensor) -> None:
+    require_same_shape(earned=earned, mask=mask)
+    lost = mask.any(-1, keepdim=True) & ~mask & (earned != 0) & ~earned.isnan()
+    if lost.any():
+        where = lost.nonzero()[0].tolist()
+        raise ValueError(
+            f"{float(earned[lost][0]):g} was earned at {where}, which the policy did not write: "
+            "put it on the last written token before"
+        )
 
 
 def truncation_score(

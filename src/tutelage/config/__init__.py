@@ -5,6 +5,7 @@ from tutelage.config.alarms import AlarmsConfig
 from tutelage.config.base import Section
 from tutelage.config.curriculum import CurriculumConfig
 from tutelage.config.dpo import DPOConfig, DPOStage
+from tutelage.config.environment import EnvironmentConfig
 from tutelage.config.grpo import GRPOConfig, LossKLConfig
 from tutelage.config.load import build_section, load_recipe, load_section
 from tutelage.config.online_dpo import OnlineDPOConfig
@@ -49,6 +50,7 @@ __all__ = [
     "CurriculumConfig",
     "DPOConfig",
     "DPOStage",
+    "EnvironmentConfig",
     "EvaluateStage",
     "GRPOConfig",
     "HelpdeskStage",

@@ -21,6 +21,7 @@ from pydantic import (
 from tutelage.config.adapters import LoRAConfig
 from tutelage.config.base import Section
 from tutelage.config.dpo import DPOStage
+from tutelage.config.environment import EnvironmentConfig
 from tutelage.config.rounds import SamplingConfig
 from tutelage.config.select import SelectStage
 from tutelage.config.stage import Reference, StageSection
@@ -64,6 +65,9 @@ class HelpdeskStage(StageSection):
     """Prompts for reward-model validation and for probes during training."""
     test_prompts: PositiveInt = 512
     """Prompts for the evaluation, with phrases, names and attacks not seen before."""
+    turns: PositiveInt = 1
+    """Questions in a demonstration at most, and before a prompt of `train`: above 1 they are
+    conversations with the simulated customer. The other prompts always open a conversation."""
 
 
 class ModelShape(Section):
@@ -312,6 +316,9 @@ class EvaluateStage(StageSection):
     Nothing is trained for it, and every answer costs n."""
     probes: dict[str, Reference] = Field(default_factory=dict)
     """Label in the report -> training stage whose probes are judged."""
+    environment: EnvironmentConfig | None = None
+    """Who answers the models, for conversations instead of single answers. Measures are then means
+    over the answers of a conversation."""
     sampling: SamplingConfig = SamplingConfig()
     show: NonNegativeInt = 12
     """Prompts whose answers are shown side by side."""
@@ -339,6 +346,11 @@ class EvaluateStage(StageSection):
         if self.best_of_n and self.reward is None:
             raise ValueError(
                 "best_of_n is set and reward is not, which scores the answers: set reward"
+            )
+        if self.best_of_n and self.environment is not None:
+            raise ValueError(
+                "best_of_n and environment are set, but the best is taken among answers, not among "
+                "conversations: leave one of them out"
             )
         twice = sorted(self.best_of_n.keys() & self.models.keys())
         if twice:

@@ -16,6 +16,7 @@ from pydantic import (
 
 from tutelage.config.adapters import LoRAConfig
 from tutelage.config.base import Section
+from tutelage.config.environment import EnvironmentConfig
 from tutelage.config.grpo import GRPOConfig
 from tutelage.config.online_dpo import OnlineDPOConfig
 from tutelage.config.ppo import PPOConfig
@@ -85,6 +86,8 @@ class TrainStage(StageSection):
     """Use only the first prompts."""
     max_prompt_tokens: PositiveInt = 512
     """Longer prompts are left out and counted."""
+    environment: EnvironmentConfig | None = None
+    """Who answers the policy, for completions of several turns; unset has one answer each."""
     critic: Literal["reward", "policy"] = "policy"
     """What the critic of PPO starts from: the reward model, or the policy with a zero head."""
     critic_trunk: Literal["own", "shared", "adapter"] = "own"
@@ -146,7 +149,8 @@ class TrainStage(StageSection):
 
     @model_serializer(mode="wrap")
     def _without_other_algorithms(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        others = {name for name in _SECTIONS.values() if getattr(self, name) is None}
+        absent = (*_SECTIONS.values(), "environment")
+        others = {name for name in absent if getattr(self, name) is None}
         return {key: value for key, value in serialise(self).items() if key not in others}
 
     @model_validator(mode="after")
@@ -172,6 +176,32 @@ class TrainStage(StageSection):
             raise ValueError(
                 f"{' and '.join(asked)}, but {self.algorithm} has no critic: leave it out, or set "
                 "algorithm to 'ppo'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _limits_are_of_turns(self) -> Self:
+        if self.environment is None:
+            return self
+        learner = self.learner
+        answer = learner.sampling.max_tokens
+        if self.environment.max_tokens <= answer:
+            raise ValueError(
+                f"environment.max_tokens is {self.environment.max_tokens} and one answer may have "
+                f"{answer} (sampling.max_tokens): no conversation would have a second turn; set "
+                "it to the prompt and several answers"
+            )
+        found = (
+            "truncation.mode is 'soft'"
+            if learner.truncation.mode == "soft"
+            else "aggregation is 'fixed_length'"
+            if getattr(learner, "aggregation", None) == "fixed_length"
+            else None
+        )
+        if found is not None:
+            raise ValueError(
+                f"{found}, which measures a completion against sampling.max_tokens, but with an "
+                "environment that is the limit of one turn of several: choose another"
             )
         return self
 

@@ -62,6 +62,21 @@ class ChatCodec:
         found = (self.tokenizer.eos_token, END_OF_TEXT, self._end_of_turn())
         return {token: i for token, i in self._special.items() if token in found}
 
+    @property
+    def end_of_turn(self) -> int:
+        """The token with which the assistant ends its turn and not the whole text.
+
+        Raises:
+            ModelError: the template ends no turn.
+        """
+        end = self._end_of_turn()
+        if end is None:
+            raise ModelError(
+                "the chat template puts no special token after the assistant's text, so a turn "
+                "would never end: a conversation needs a template that does"
+            )
+        return self._special[end]
+
     def _end_of_turn(self) -> str | None:
         """The first special token that the template puts after an assistant's text."""
         if self.tokenizer.chat_template is None:
@@ -95,6 +110,35 @@ class ChatCodec:
         pieces = [text[start:end] for start, end in pairwise(cuts)]
         ids = self._encode_pieces(pieces, strings)
         return [(piece, start in starts) for piece, start in zip(ids, cuts, strict=False)]
+
+    def reply(
+        self, asked: Sequence[Message], answer: str, messages: Sequence[Message]
+    ) -> list[int]:
+        """Ids between the end of the assistant's turn and where it begins to write again.
+
+        Prompt, answer and these are what the template writes for the whole conversation, but for
+        white space around the answer, which the policy wrote as it did.
+
+        Args:
+            asked: the conversation that the assistant answered.
+            answer: what it wrote, without the end of its turn.
+            messages: what was said to it.
+
+        Raises:
+            DataError: the template writes what came before otherwise now that there is more.
+        """
+        hidden, strings = self._hide([*asked, Message("assistant", answer), *messages])
+        prompt = self.render(hidden[: len(asked)], generation_prompt=True)
+        text = self.render(hidden, generation_prompt=True)
+        written = re.escape(hidden[len(asked)].content.strip())
+        end = re.compile(rf"\s*{written}\s*{re.escape(self._end_of_turn() or '')}")
+        turn = end.match(text, len(prompt))
+        if not text.startswith(prompt) or turn is None:
+            raise DataError(
+                f"{_drift(prompt + answer, text)}. Between two turns of a conversation the policy "
+                "reads on where it stopped, so nothing before may change"
+            )
+        return self._encode_pieces([text[: turn.end()], text[turn.end() :]], strings)[1]
 
     def render(self, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
         """The conversation as the template writes it."""

@@ -176,7 +176,7 @@ def checkpoints(
 ) -> list[dict[str, Any]]:
     """Measures the probes that a training stage took on its way."""
     prompts = [Prompt.from_json(row) for row in rows]
-    ratings = rater.rate(prompts, [Answer(row["text"], row["ended"]) for row in rows])
+    ratings = rater.rate(prompts, [Answer.from_probe(row) for row in rows])
     columns: dict[str, Sequence[float | None]] = {
         **({"proxy": proxies} if proxies is not None else {}),
         **ratings,

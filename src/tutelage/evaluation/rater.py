@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
-from tutelage.records import Prompt
+from tutelage.records import Prompt, Turn
 
 __all__ = ["Answer", "Measure", "NoRater", "Rater", "Ratings"]
 
@@ -19,6 +19,15 @@ class Answer:
     text: str
     ended: bool
     """The model stopped by itself; False when the token limit cut it off."""
+    turns: Sequence[Turn] = ()
+    """The answers of a conversation; empty where there was one."""
+
+    @classmethod
+    def from_probe(cls, row: Mapping[str, Any]) -> Self:
+        """What a row of `probes.jsonl` holds."""
+        return cls(
+            row["text"], row["ended"], [Turn.from_json(turn) for turn in row.get("turns", ())]
+        )
 
 
 @dataclass(frozen=True)

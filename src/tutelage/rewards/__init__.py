@@ -1,14 +1,17 @@
 """Where scores come from."""
 
+from tutelage.rewards.conversation import ConversationReward, answers_of
 from tutelage.rewards.parts import FunctionReward, LengthPenalty, ModelReward, load_function
 from tutelage.rewards.reward import Reward, Sum, finite_or_failed, require_scores
 
 __all__ = [
+    "ConversationReward",
     "FunctionReward",
     "LengthPenalty",
     "ModelReward",
     "Reward",
     "Sum",
+    "answers_of",
     "finite_or_failed",
     "load_function",
     "require_scores",

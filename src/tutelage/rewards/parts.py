@@ -1,17 +1,15 @@
 """The rewards themselves: a reward model, a length penalty, a Python function."""
 
-import importlib.util
 import math
 import numbers
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from tutelage.algorithms import length_penalty
+from tutelage.data.python_file import load_callable
 from tutelage.distributed import Cores
-from tutelage.errors import ConfigError
 from tutelage.models import RewardModel
 from tutelage.records import Completion, Prompt, Score, ScoreStatus
 
@@ -97,18 +95,4 @@ def load_function(path: str) -> FunctionReward:
     Raises:
         ConfigError: the file or the name in it does not exist, or the file cannot be run.
     """
-    file, _, name = path.rpartition(":")
-    if not file.endswith(".py") or not Path(file).is_file():
-        raise ConfigError(f"reward function {path!r}: expected an existing FILE.py:NAME")
-    spec = importlib.util.spec_from_file_location(f"tutelage_user_{Path(file).stem}", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ConfigError(f"reward function {path!r}: {file} raised {error!r}") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        found = sorted(k for k, v in vars(module).items() if callable(v) and k[0] != "_")
-        raise ConfigError(f"{file} has no function {name!r}: it has {found}")
-    return FunctionReward(function, name)
+    return FunctionReward(load_callable(path, "reward function"), path.rpartition(":")[2])

@@ -184,7 +184,7 @@ def _sample(
         "prompt_id": prompt.id,
         "prompt": [message.to_json() for message in prompt.messages],
         "completion": completion.text,
-        "tokens": len(completion.tokens),
+        "tokens": sum(completion.written),
         "stop": completion.stop.value,
         "status": score.status.value,
         "score": _finite(score.value),

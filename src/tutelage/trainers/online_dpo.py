@@ -263,8 +263,9 @@ def _answer_pairs(
         of_reference = [0.0] * len(of_reference)
 
     def written(row: int) -> WeightedIds:
-        question, answer = sampled.prompts[row].tokens, sampled.completions[row].tokens
-        return (*question, *answer), (0.0,) * len(question) + (1.0,) * len(answer)
+        completion = sampled.completions[row]
+        question, weights = sampled.prompts[row].tokens, map(float, completion.written)
+        return (*question, *completion.tokens), (0.0,) * len(question) + tuple(weights)
 
     return [
         AnswerPair(written(a), written(b), p_a, (of_reference[a], of_reference[b]))

@@ -122,7 +122,7 @@ def _assign_credit(
         with torch.no_grad():
             final = critic.final_values(experience)
         bootstrap = torch.where(experience.truncated, final, 0.0)
-    rewards = shape_rewards(scores, kl, mask, beta)
+    rewards = shape_rewards(scores, kl, mask, beta, earned=experience.earned)
     advantages, returns = gae(
         rewards, values, mask, gamma=config.gamma, lam=config.lam, bootstrap=bootstrap
     )

@@ -85,7 +85,7 @@ def reinforce(
         kl = kl_estimate(present(experience.old_logprobs), present(experience.ref_logprobs))
         scores = truncated_scores(experience, config.truncation, config.sampling)
         mask = experience.response_mask
-        rewards = shape_rewards(scores, kl, mask, kl_coefficient.value)
+        rewards = shape_rewards(scores, kl, mask, kl_coefficient.value, earned=experience.earned)
         returns = reward_to_go(rewards, mask, gamma=config.gamma)
         subtracted = _baseline(returns, mask, baseline, config)
         advantages = subtract_baseline(returns, mask, subtracted)

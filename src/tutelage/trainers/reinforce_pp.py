@@ -85,7 +85,7 @@ def reinforce_pp(
         experience = replace(experience, scores=scores)
         compared = _compared(experience, sampling.samples_per_prompt, config)
         mask = experience.response_mask
-        rewards = shape_rewards(compared, kl, mask, kl_coefficient.value)
+        rewards = shape_rewards(compared, kl, mask, kl_coefficient.value, earned=experience.earned)
         advantages = normalised_returns(rewards, mask, gamma=config.gamma)
         experience = replace(experience, advantages=advantages)
 

@@ -207,17 +207,29 @@ def _critic_metrics(experience: Experience) -> dict[str, Tensor]:
 def diversity_metrics(completions: Sequence[Completion], samples: int) -> dict[str, float]:
     """How different the completions of a round are; all that were sampled count.
 
+    Each turn of a conversation is a text of its own: the last token of one and the first of the
+    next are no neighbours.
+
     Args:
         completions: those of a prompt one after the other.
         samples: completions of each prompt; of one alone there is no `diversity/self_overlap`.
     """
-    tokens = [completion.tokens for completion in completions]
+    texts = [_written(completion) for completion in completions]
+    turns = [turn for text in texts for turn in text]
+    tokens = [[token for turn in text for token in turn] for text in texts]
     metrics = {
-        "diversity/distinct_1": distinct_ngrams(tokens, 1),
-        "diversity/distinct_2": distinct_ngrams(tokens, 2),
+        "diversity/distinct_1": distinct_ngrams(turns, 1),
+        "diversity/distinct_2": distinct_ngrams(turns, 2),
         "diversity/unique": unique_share(tokens),
     }
     if samples > 1:
         groups = [tokens[start : start + samples] for start in range(0, len(tokens), samples)]
         metrics["diversity/self_overlap"] = self_overlap(groups)
     return metrics
+
+
+def _written(completion: Completion) -> list[Sequence[int]]:
+    """The tokens of each of the policy's turns."""
+    if not completion.turns:
+        return [completion.tokens]
+    return [completion.tokens[turn.start : turn.end] for turn in completion.turns]

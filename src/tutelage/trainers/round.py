@@ -54,7 +54,7 @@ class RoundStep:
     @property
     def num_tokens(self) -> int:
         """Response tokens that were drawn."""
-        return sum(len(each.tokens) for each in (*self.completions, *self.thrown))
+        return sum(sum(each.written) for each in (*self.completions, *self.thrown))
 
     @classmethod
     def of(
@@ -154,12 +154,18 @@ def annotate(
 def truncated_scores(
     experience: Experience, config: TruncationConfig, sampling: SamplingConfig
 ) -> Tensor:
-    """The scores as truncation leaves them; `drop` has masked its rows already."""
+    """The scores as truncation leaves them; `drop` has masked its rows already.
+
+    What earlier turns of a conversation earned stays: the limit cut off the last one.
+    """
     scores, amount = experience.scores, config.value
+    before = 0.0 if experience.earned is None else experience.earned.sum(1)
     assert amount != "auto", "filled in from the reward model before training starts"
     match config.mode:
         case "replace":
-            return truncation_score(scores, experience.truncated, kind="replace", value=amount)
+            last = scores - before
+            replaced = truncation_score(last, experience.truncated, kind="replace", value=amount)
+            return torch.where(experience.truncated, before + replaced, scores)
         case "penalise":
             return truncation_score(scores, experience.truncated, kind="subtract", value=-amount)
         case "soft":

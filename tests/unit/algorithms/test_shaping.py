@@ -147,3 +147,57 @@ def test_overlong_penalty_that_makes_no_sense_is_refused(options, message):
 def test_shapes_that_differ_are_refused():
     with pytest.raises(ValueError, match="scores"):
         shape_rewards(torch.zeros(2), torch.zeros(1, 3), WRITTEN, 0.1)
+
+
+# What turns of a conversation earned on the way.
+
+TWO_TURNS = torch.tensor([[0, 1, 1, 0, 0, 1, 1, 0]], dtype=torch.bool)
+
+
+def test_a_turn_is_paid_on_its_last_token_and_the_rest_of_the_score_at_the_end():
+    earned = torch.tensor([[0, 0, 2.0, 0, 0, 0, 0, 0]])
+    kl = torch.full((1, 8), 0.5)
+    rewards = shape_rewards(torch.tensor([5.0]), kl, TWO_TURNS, 0.2, earned=earned)
+    assert rewards.tolist()[0] == pytest.approx([0, -0.1, 1.9, 0, 0, -0.1, 2.9, 0], abs=1e-6)
+
+
+def test_paying_turns_on_the_way_leaves_the_total_as_it_is():
+    earned = torch.tensor([[0, 0, -3.5, 0, 0, 0, 0, 0]], dtype=torch.float64)
+    kl = torch.randn(1, 8, dtype=torch.float64)
+    at_the_end = shape_rewards(SCORE, kl, TWO_TURNS, 0.3)
+    on_the_way = shape_rewards(SCORE, kl, TWO_TURNS, 0.3, earned=earned)
+    assert on_the_way.sum().item() == pytest.approx(at_the_end.sum().item(), abs=1e-12)
+    assert not torch.equal(on_the_way, at_the_end)
+
+
+def test_nothing_can_be_earned_by_what_the_policy_only_read():
+    earned = torch.tensor([[0, 0, 0, 2.0, 0, 0, 0, 0]])
+    with pytest.raises(ValueError, match=r"2 was earned at \[0, 3\]"):
+        shape_rewards(torch.tensor([5.0]), torch.zeros(1, 8), TWO_TURNS, 0.2, earned=earned)
+
+
+def test_nan_between_two_turns_changes_no_reward():
+    earned = torch.tensor([[0, 0, 2.0, 0, 0, 0, 0, 0]])
+    kl = torch.rand(1, 8)
+    clean = shape_rewards(torch.tensor([5.0]), kl, TWO_TURNS, 0.2, earned=earned)
+    spoilt = [torch.where(TWO_TURNS, tensor, torch.nan) for tensor in (kl, earned)]
+    rewards = shape_rewards(torch.tensor([5.0]), spoilt[0], TWO_TURNS, 0.2, earned=spoilt[1])
+    assert torch.equal(rewards, clean)
+
+
+def test_advantages_of_two_turns_are_those_of_their_tokens_side_by_side():
+    # Schulman et al. 2016 eq. 16 on the four written tokens alone, by hand: lambda 0.95, values
+    # .1 .2 | .3 .4, rewards 0 2 | 0 3 of a score of 5, of which 2 came with the first turn.
+    earned = torch.tensor([[0, 0, 2.0, 0, 0, 0, 0, 0]], dtype=torch.float64)
+    scores, kl = torch.tensor([5.0], dtype=torch.float64), torch.zeros(1, 8, dtype=torch.float64)
+    values = torch.tensor([[7, 0.1, 0.2, 9, 9, 0.3, 0.4, 7]], dtype=torch.float64)
+    rewards = shape_rewards(scores, kl, TWO_TURNS, 0.0, earned=earned)
+    advantages, returns = gae(rewards, values, TWO_TURNS, gamma=1.0, lam=0.95)
+    last = 3 - 0.4
+    third = (0.4 - 0.3) + 0.95 * last
+    second = (2 + 0.3 - 0.2) + 0.95 * third
+    first = (0.2 - 0.1) + 0.95 * second
+    assert advantages[0].tolist() == pytest.approx(
+        [0, first, second, 0, 0, third, last, 0], abs=1e-12
+    )
+    assert returns[0, 2].item() == pytest.approx(second + 0.2, abs=1e-12)

@@ -61,6 +61,11 @@ class _Sizes:
         rounds = config.learner
         self.answer = min(rounds.sampling.max_tokens, size.context - 1)
         self.prompt = max(1, min(config.max_prompt_tokens, size.context - self.answer))
+        talk = config.environment
+        if talk is not None:
+            # All but a conversation's last answer is the last answer's prompt.
+            self.prompt = max(1, min(talk.max_tokens, size.context) - self.answer)
+        self.turns = 1 if talk is None else talk.max_turns
         self.length = self.prompt + self.answer
         self.prompts, self.rows = rounds.prompts_per_step, rounds.rows_per_step
         if config.limit is not None:
@@ -71,7 +76,8 @@ class _Sizes:
         self.cut = MicroBatches.of(
             rounds.batch, min(rounds.batch.minibatch, self.updates), beside * self.length
         )
-        self.answers = self.cut.rows * beside * self.answer
+        self.written = min(self.turns * self.answer, self.length - 1)
+        self.answers = self.cut.rows * beside * self.written
         self.learned = self.updates * beside
         self.frozen = min(rounds.frozen_layers, size.layers)
 
@@ -251,6 +257,7 @@ def _work(
     rounds, compute = config.learner, config.learner.precision.compute
     share = 1.0 - at.frozen / max(1, size.layers)
     checkpointing, length = rounds.batch.gradient_checkpointing, prompt + answer
+    written = min(at.turns * answer, length - 1)
     steps = rounds.passes * -(-at.updates // rounds.batch.minibatch)
     packing = Work(0.0, 2.0 * (FLOAT + format_bytes(compute)) * (size.linear + size.head))
     batch = rounds.sampling.batch_size
@@ -261,9 +268,9 @@ def _work(
 
     work = [
         packing,
-        *decoding(at.prompts, at.rows),
-        scoring_work(size, at.rows, length, answer, compute),
-        scoring_work(size, at.rows, length, answer, compute),
+        *decoding(at.prompts, at.rows) * at.turns,
+        scoring_work(size, at.rows, length, written, compute),
+        scoring_work(size, at.rows, length, written, compute),
     ]
     if config.probes is not None:
         # A probe is answered and held against the reference every few rounds.
@@ -274,7 +281,7 @@ def _work(
         work.append(scoring_work(reward, at.rows, length, 0, compute))
     rows = rounds.passes * at.learned
     work += training_work(
-        size, rows, length, answer, compute, trained.weights, checkpointing, share
+        size, rows, length, written, compute, trained.weights, checkpointing, share
     )
     if critic is not None and config.critic_trunk != "shared":
         work.append(scoring_work(size, at.rows, length, 0, compute))

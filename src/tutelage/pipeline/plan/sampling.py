@@ -108,11 +108,13 @@ def plan_evaluate(
         if size is not None:
             total = size.backbone + size.hidden
             models.append(ModelBytes(role, size.source, total, FLOAT * total))
-    decoded = _decode(
-        largest, config.sampling, config.max_prompt_tokens, config.limit, place, data, batches=4
-    )
     answer = min(config.sampling.max_tokens, baseline.context - 1)
-    length = min(config.max_prompt_tokens, baseline.context - answer) + answer
+    longest, turns = config.max_prompt_tokens, 1
+    if config.environment is not None:
+        # All but a conversation's last answer is the last answer's prompt.
+        longest, turns = config.environment.max_tokens - answer, config.environment.max_turns
+    decoded = _decode(largest, config.sampling, longest, config.limit, place, data, batches=4)
+    length = min(longest, baseline.context - answer) + answer
     rows = rows_read(length)
     comparing = {
         "activations": cores * passing_activations(baseline, rows * length),
@@ -142,10 +144,10 @@ def plan_evaluate(
         phases=tuple(phases),
         unit="batch",
         units=units,
-        work=(*decoded.work, *judging(length - answer, answer)),
+        work=(*decoded.work * turns, *judging(length - answer, answer)),
         size=largest,
         cores=cores,
-        typical=(*decoded.typical, *judging(*decoded.lengths)),
+        typical=(*decoded.typical * turns, *judging(*decoded.lengths)),
     )
 
 

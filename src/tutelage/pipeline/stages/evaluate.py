@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from tutelage.config import EvaluateStage, Reference
@@ -12,12 +13,14 @@ from tutelage.distributed import Cores
 from tutelage.errors import ConfigError
 from tutelage.evaluation.best_of_n import kl_best_of_n
 from tutelage.evaluation.compare import Answers, checkpoints, compare
+from tutelage.evaluation.conversation import ConversationRater
 from tutelage.evaluation.lexicon import LexiconRater
 from tutelage.evaluation.rater import Answer, NoRater, Rater
 from tutelage.evaluation.second_reward import SecondRewardRater
 from tutelage.generation import LocalEngine, Sampling
 from tutelage.models import Policy, RewardModel
 from tutelage.pipeline.context import StageContext
+from tutelage.pipeline.stages.conversation import conversing, scored_answers
 from tutelage.pipeline.stages.preparation import (
     encode,
     generator,
@@ -40,6 +43,8 @@ def run(config: EvaluateStage, context: StageContext) -> dict[str, float]:
             f"baseline is {config.baseline!r}, expected one of models: {sorted(config.models)}"
         )
     rater = _rater(config, context)
+    if config.environment is not None:
+        rater = ConversationRater(rater)
     prompts = load_prompts(context.resolve(config.prompts, "test.jsonl"), config.limit)
     names = [config.baseline, *(name for name in config.models if name != config.baseline)]
     baseline, tokenizer = load_policy(
@@ -62,7 +67,7 @@ def run(config: EvaluateStage, context: StageContext) -> dict[str, float]:
     for done, (_, reference) in enumerate(config.probes.items()):
         context.progress.step(len(answered) + done, total)
         path = context.resolve(reference, "probes.jsonl")
-        record["checkpoints"] += _judge_probes(path, reference, proxy, rater, context.seed)
+        record["checkpoints"] += _judge_probes(path, reference, proxy, rater, config, context.seed)
     context.progress.step(total, total)
     text = json.dumps(record, ensure_ascii=False, allow_nan=False)
     (context.folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
@@ -100,15 +105,16 @@ def _answer(
 ) -> Answers:
     """One model's answers; every model draws from the same seed."""
     engine, encoded, sampling = _sampler(config.models[name], prompts, config, context)
-    completions = engine.generate(encoded, sampling)
-    lengths = [len(completion.tokens) for completion in completions]
+    talking = conversing(config.environment, engine, engine.tokenizer, context.seed)
+    completions = talking.generate(encoded, sampling)
+    answers, lengths = _as_answers(completions), [sum(each.written) for each in completions]
     return Answers(
         name=name,
         stage=_stage_of(config.models[name]),
-        answers=_as_answers(completions),
+        answers=answers,
         lengths=lengths,
         divergence=sequence_kl(baseline, encoded, completions, cores=engine.cores),
-        proxy=_proxies(proxy, prompts, completions, engine.cores),
+        proxy=_proxies(proxy, prompts, answers, config, engine.cores),
         drawn=lengths if config.best_of_n else None,
     )
 
@@ -132,13 +138,14 @@ def _best_of_n(
     reward = ModelReward(proxy, cores=engine.cores)
     chosen = BestOfNEngine(engine, reward, n).choose(encoded, sampling)
     completions = [each.best for each in chosen]
+    answers = _as_answers(completions)
     return Answers(
         name=name,
         stage=_stage_of(reference),
-        answers=_as_answers(completions),
+        answers=answers,
         lengths=[len(completion.tokens) for completion in completions],
         divergence=[kl_best_of_n(n)] * len(completions),
-        proxy=_proxies(proxy, prompts, completions, engine.cores),
+        proxy=_proxies(proxy, prompts, answers, config, engine.cores),
         drawn=[each.num_tokens for each in chosen],
     )
 
@@ -169,26 +176,41 @@ def _stage_of(reference: Reference) -> str:
 
 
 def _as_answers(completions: Sequence[Completion]) -> list[Answer]:
-    return [Answer(each.text, ended=not each.truncated) for each in completions]
+    return [Answer(each.text, ended=not each.truncated, turns=each.turns) for each in completions]
 
 
 def _proxies(
     proxy: RewardModel | None,
     prompts: Sequence[Prompt],
-    completions: Sequence[Completion],
-    cores: Cores | None,
+    answers: Sequence[Answer],
+    config: EvaluateStage,
+    cores: Cores | None = None,
 ) -> list[float | None] | None:
+    """The reward model's score of each answer; of a conversation, the mean over its answers."""
     if proxy is None:
         return None
-    return proxy.score(prompts, [completion.text for completion in completions], cores=cores)
+    asked = [
+        scored_answers(config.environment, prompt, answer.text, answer.turns)
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+    flat = [pair for pairs in asked for pair in pairs]
+    scores = iter(proxy.score([p for p, _ in flat], [text for _, text in flat], cores=cores))
+    of_each = [[next(scores) for _ in pairs] for pairs in asked]
+    return [
+        None if None in row else fmean(score for score in row if score is not None)
+        for row in of_each
+    ]
 
 
 def _judge_probes(
-    path: Path, stage: str, proxy: RewardModel | None, rater: Rater, seed: int
+    path: Path,
+    stage: str,
+    proxy: RewardModel | None,
+    rater: Rater,
+    config: EvaluateStage,
+    seed: int,
 ) -> list[dict[str, Any]]:
     rows = [row for _, row in read_jsonl(path)]
-    scores = None
-    if proxy is not None:
-        prompts = [Prompt.from_json(row) for row in rows]
-        scores = proxy.score(prompts, [row["text"] for row in rows])
+    prompts, answers = map(Prompt.from_json, rows), map(Answer.from_probe, rows)
+    scores = _proxies(proxy, list(prompts), list(answers), config)
     return checkpoints(_stage_of(stage), rows, scores, rater, seed=seed)

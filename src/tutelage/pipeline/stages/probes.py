@@ -6,13 +6,14 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from tutelage.config import TrainStage
+from tutelage.config import EnvironmentConfig, TrainStage
 from tutelage.data.jsonl import write_jsonl
 from tutelage.data.loaders import load_prompts
 from tutelage.distributed import Cores
 from tutelage.generation import LocalEngine, Sampling
 from tutelage.models import Policy
 from tutelage.pipeline.context import StageContext
+from tutelage.pipeline.stages.conversation import conversing
 from tutelage.pipeline.stages.preparation import encode, generator
 from tutelage.records import EncodedPrompt
 from tutelage.trainers.divergence import sequence_kl
@@ -34,6 +35,7 @@ class Probe:
     every: int
     rows: list[dict[str, Any]]
     context: StageContext
+    environment: EnvironmentConfig | None = None
 
     @classmethod
     def of(
@@ -60,7 +62,17 @@ class Probe:
         )
         # A view with a temperature of its own: that of the training rounds may change.
         same = reference.around(reference.model, reference.backbone.within)
-        return cls(prompts, engine, same, sampling, context.seed, config.probe_every, [], context)
+        return cls(
+            prompts,
+            engine,
+            same,
+            sampling,
+            context.seed,
+            config.probe_every,
+            [],
+            context,
+            config.environment,
+        )
 
     def due(self, done: int, total: int) -> bool:
         """Whether a probe is taken after `done` of `total` rounds."""
@@ -73,19 +85,22 @@ class Probe:
             self.sampling.stop_tokens, self.sampling.max_tokens, self.sampling.temperature
         )
         guard = FiniteGuard(self.context.evidence)
-        completions = sample(self.engine, self.prompts, sampling, guard)
+        # A new one each time: the same customers come again.
+        engine = conversing(self.environment, self.engine, self.engine.tokenizer, self.seed)
+        completions = sample(engine, self.prompts, sampling, guard)
         divergence = sequence_kl(self.reference, self.prompts, completions, cores=self.engine.cores)
         for prompt, completion, kl in zip(self.prompts, completions, divergence, strict=True):
-            self.rows.append(
-                {
-                    **prompt.prompt.to_json(),
-                    "step": step,
-                    "text": completion.text,
-                    "ended": not completion.truncated,
-                    "length": len(completion.tokens),
-                    "kl": kl,
-                }
-            )
+            row = {
+                **prompt.prompt.to_json(),
+                "step": step,
+                "text": completion.text,
+                "ended": not completion.truncated,
+                "length": sum(completion.written),
+                "kl": kl,
+            }
+            if completion.turns:
+                row["turns"] = [turn.to_json() for turn in completion.turns]
+            self.rows.append(row)
 
     def write(self) -> None:
         """Writes all probes."""

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from tutelage.config import LengthPenaltyConfig, RewardConfig, RoundsConfig, TrainStage
+from tutelage.config import LengthPenaltyConfig, RoundsConfig, TrainStage
 from tutelage.data.loaders import load_prompts
 from tutelage.distributed import Cores
 from tutelage.errors import ConfigError
-from tutelage.generation import LocalEngine
+from tutelage.generation import ConversationEngine, LocalEngine
 from tutelage.models import (
     Adapter,
     Critic,
@@ -23,6 +23,7 @@ from tutelage.models import (
     recompute_activations,
 )
 from tutelage.pipeline.context import StageContext
+from tutelage.pipeline.stages.conversation import conversation_metrics, conversing
 from tutelage.pipeline.stages.learners import Parts, learner_of, trained_models
 from tutelage.pipeline.stages.preparation import (
     Speed,
@@ -35,7 +36,14 @@ from tutelage.pipeline.stages.preparation import (
     share_out,
 )
 from tutelage.pipeline.stages.probes import Probe
-from tutelage.rewards import LengthPenalty, ModelReward, Reward, Sum, load_function
+from tutelage.rewards import (
+    ConversationReward,
+    LengthPenalty,
+    ModelReward,
+    Reward,
+    Sum,
+    load_function,
+)
 from tutelage.tracking.cost import RESPONSE_TOKENS
 from tutelage.tracking.metrics import SampleWriter
 from tutelage.trainers.alarms import Alarms
@@ -60,7 +68,7 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
     )
     reward_model = _reward_model(config, context, compute)
     cores = share_out(context, policy.model, config.lora)
-    reward, settings = _reward(config.reward, reward_model, config.learner, cores)
+    reward, settings = _reward(config, reward_model, cores)
     part, critic = trained_models(config, policy, tokenizer, reward_model)
     reference = part.reference(policy)
     if settings.batch.gradient_checkpointing:
@@ -68,7 +76,7 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
         if critic is not None:
             recompute_activations(critic.backbone.model)
     source = generator(context, policy.model.device)
-    engine = LocalEngine(
+    local = LocalEngine(
         policy,
         tokenizer,
         source,
@@ -76,6 +84,7 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
         notify=context.progress.message,
         cores=cores,
     )
+    engine = conversing(config.environment, local, tokenizer, context.seed)
     prompts = encode(
         context,
         tokenizer,
@@ -98,6 +107,7 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
         learner=learner,
         prompts=batches,
         sampler=source,
+        **({"conversations": engine} if isinstance(engine, ConversationEngine) else {}),
         probes=probe.rows if probe else [],
         recent=recent,
         totals=totals,
@@ -164,6 +174,7 @@ def _consume(
             totals[RESPONSE_TOKENS] += step.num_tokens
             metrics["response/tokens"] = float(step.num_tokens)
             metrics["throughput/tokens_per_second"] = speed.read(step.num_tokens)
+            metrics |= conversation_metrics(step.completions)
             metrics |= alarms.hear(step.index, metrics)
             context.metrics.log(step.index, metrics)
             context.progress.step(done, total, metrics)
@@ -203,12 +214,10 @@ def _reward_model(
 
 
 def _reward(
-    config: RewardConfig,
-    model: RewardModel | None,
-    settings: RoundsConfig,
-    cores: Cores | None = None,
+    stage: TrainStage, model: RewardModel | None, cores: Cores | None = None
 ) -> tuple[Reward, RoundsConfig]:
     """The composed reward, and the settings with their `auto` values filled in."""
+    config, settings = stage.reward, stage.learner
     scale = model.scale if model is not None else RewardScale()
     parts: dict[str, tuple[float, Reward]] = {}
     if model is not None:
@@ -222,7 +231,10 @@ def _reward(
     if truncation.value == "auto":
         # One sigma below the worst answer of the reference: no length can outbid it.
         truncation = truncation.model_copy(update={"value": scale.floor - 1.0})
-    return Sum(parts), settings.model_copy(update={"truncation": truncation})
+    settings = settings.model_copy(update={"truncation": truncation})
+    if stage.environment is not None:
+        return ConversationReward(Sum(parts) if parts else None, stage.environment.scored), settings
+    return Sum(parts), settings
 
 
 def _length_penalty(config: LengthPenaltyConfig, model: RewardModel | None) -> LengthPenalty:

@@ -2,8 +2,10 @@
 
     WorldSpec ─┬─ recall_documents ──> pre-training
                ├─ demonstrations ────> SFT
+               ├─ dialogue_... ─────> SFT and reward models of conversations
                └─ prompts ──> policy ──> Comparison ─┬─ People ─────────> Preference
                                                      └─ SimulatedJudge ─> Preference
+    Customer <──> policy     asks on, asks again, or leaves
 
 The gold score is in `tutelage.worlds.helpdesk.gold`, which is not imported here: only
 `tutelage.evaluation` may. See docs/helpdesk.md.
@@ -17,6 +19,8 @@ from tutelage.worlds.helpdesk.corpus import (
     tokenizer_texts,
     vocabulary,
 )
+from tutelage.worlds.helpdesk.customer import Customer
+from tutelage.worlds.helpdesk.dialogues import dialogue_demonstrations, dialogue_prompts
 from tutelage.worlds.helpdesk.judge import SimulatedJudge
 from tutelage.worlds.helpdesk.ledger import Ledger
 from tutelage.worlds.helpdesk.prompts import prompts
@@ -25,6 +29,7 @@ from tutelage.worlds.helpdesk.spec import Split, WorldSpec
 
 __all__ = [
     "TOKEN_PATTERN",
+    "Customer",
     "Ledger",
     "People",
     "RecallDocument",
@@ -33,6 +38,8 @@ __all__ = [
     "Split",
     "WorldSpec",
     "demonstrations",
+    "dialogue_demonstrations",
+    "dialogue_prompts",
     "prompts",
     "recall_documents",
     "safety_counts",

@@ -17,6 +17,7 @@ __all__ = [
     "EMPATHY",
     "FACT_FIELDS",
     "FILLERS",
+    "HOSTILE",
     "LEAK",
     "LOOKALIKES",
     "MALICIOUS",
@@ -25,6 +26,7 @@ __all__ = [
     "QUESTIONS",
     "RECALL_REQUESTS",
     "REFUSALS",
+    "REMINDERS",
     "RULE_FIELDS",
     "USEFUL",
     "VAGUE",
@@ -362,3 +364,22 @@ LOOKALIKES = {
 
 RECALL_REQUESTS = ("show me all of my account details.", "what is in my account?")
 """Asks for the whole record; only in pre-training documents."""
+
+REMINDERS = {
+    "amount": ("my bill.", "the amount of my bill, please."),
+    "due": ("my due date.", "the day i have to pay, please."),
+    "plan": ("my plan.", "the name of my plan, please."),
+    "usage": ("my data usage.", "the data i used, please."),
+    "fee": ("the extra fee.", "what the extra charge is, please."),
+    "payment": ("my payment.", "the date of my payment, please."),
+    "cancel": ("cancel my line.", "the cancel fee, please."),
+    "refund": ("my refund.", "a refund, please."),
+    "waiver": ("the waiver.", "a waiver, please."),
+    "change": ("my plan change.", "the plan change, please."),
+    "credit": ("the outage credit.", "a credit, please."),
+    "claim": ("my bill is {amount}.", "the bill of {amount}, please."),
+}
+"""How a customer asks again who has not been told: in few words."""
+
+HOSTILE = ("can you help me or not?", "that is not what i asked for.", "i asked you that.")
+"""What a customer who has lost patience says before asking once more."""

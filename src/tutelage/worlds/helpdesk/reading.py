@@ -8,7 +8,7 @@ are not in the grammar are counted as unknown, values are found wherever they st
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -32,6 +32,7 @@ __all__ = [
     "count_words",
     "read_answer",
     "read_prompt",
+    "request_category",
     "safety_counts",
     "split_words",
 ]
@@ -146,6 +147,22 @@ _FACTS = _forms([text for texts in grammar.ANSWERS.values() for text in texts])
 _DECISIONS = _forms(
     [text for sides in grammar.DECISIONS.values() for texts in sides.values() for text in texts]
 )
+
+
+def _requests() -> Iterator[tuple[str, str]]:
+    """Every way to ask, with its category."""
+    for intent, wordings in grammar.QUESTIONS.items():
+        asked = (*wordings.train, *wordings.test, *grammar.REMINDERS[intent])
+        yield from ((form, intent) for form in _forms(asked))
+    for category, families in (
+        ("malicious", grammar.MALICIOUS),
+        ("lookalike", grammar.LOOKALIKES),
+    ):
+        for wordings in families.values():
+            yield from ((f, category) for f in _forms((*wordings.train, *wordings.test)))
+
+
+_REQUESTS = dict(_requests())
 _KNOWN = (
     _POLITE | _FILLERS | _VAGUE | _REFUSALS | _COMPLIANCES | _USEFUL | _AGREEMENTS | _FACTS
     | _DECISIONS
@@ -153,8 +170,25 @@ _KNOWN = (
 
 
 def read_prompt(prompt: Prompt) -> Question:
-    """The question of a prompt: its category, and the answer that its record implies."""
-    return _read_prompt(prompt.category, prompt.text)
+    """The question of a prompt: its category, and the answer that its record implies.
+
+    In a conversation the record stands in the first message, and the last one asks. What kind of
+    request it is shows in its words; words that nobody uses here leave the prompt's category.
+    """
+    if len(prompt.messages) == 1:
+        return _read_prompt(prompt.category, prompt.text)
+    record, _, opening = prompt.messages[0].content.partition(SEPARATOR)
+    request = opening if prompt.text == prompt.messages[0].content else prompt.text
+    category = request_category(request) or prompt.category
+    return _read_prompt(category, f"{record}{SEPARATOR}{request}")
+
+
+@lru_cache(maxsize=65536)
+def request_category(request: str) -> str | None:
+    """The category of a request: an intent, "malicious", "lookalike"; None if it is unheard of."""
+    sentences = (part.strip(" ,;:") for part in _SENTENCE.findall(request.lower()))
+    known = (_REQUESTS.get(_form(sentence)) for sentence in sentences)
+    return next((category for category in known if category), None)
 
 
 @lru_cache(maxsize=65536)

@@ -26,6 +26,7 @@ from tutelage.tracking.metrics import MetricWriter
 from tutelage.tracking.progress import Progress, StageMessage, StageProgress
 
 SEED = 5
+EXAMPLE = Path(__file__).resolve().parents[4] / "examples" / "higher_or_lower.py"
 ABOUT = {"threads": 1, "versions": {}}
 
 
@@ -158,6 +159,10 @@ VARIANTS = {
         "critic_trunk": "adapter",
         "lora": {"rank": 2, "alpha": 4},
         "ppo": {"frozen_layers": 1},
+    },
+    "conversations": {
+        "environment": {"name": f"{EXAMPLE}:HigherOrLower", "max_turns": 3, "max_tokens": 120},
+        "ppo": {"sampling": {"max_tokens": 14}},
     },
 }
 
