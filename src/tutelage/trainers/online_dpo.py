@@ -178,7 +178,6 @@ def online_dpo(
         reference: pi_ref.
         engine: samples from the policy.
         judge: makes pairs of completions.
-        learner: owns the optimiser.
         prompts: of each round.
         sampling: of at least two completions for each prompt.
         config: loss and labels.

@@ -16,6 +16,7 @@ from tutelage.records import (
     Score,
     ScoreStatus,
     StopReason,
+    Turn,
 )
 from tutelage.trainers.rollout import collate, diversity_metrics, reward_metrics, rollout_metrics
 
@@ -190,15 +191,12 @@ def test_single_completions_have_no_overlap_with_themselves():
     assert found["diversity/unique"] == 0.5
 
 
-def test_the_end_of_a_turn_and_the_beginning_of_the_next_are_no_bigram(experience):
-    mask = torch.zeros_like(experience.response_mask)
-    mask[0] = experience.response_mask[0]
-    written = mask[0].nonzero().flatten().tolist()
-    experience.tokens[0, written] = 7
-    mask[0, written[1]] = False
+def test_the_end_of_a_turn_and_the_beginning_of_the_next_are_no_bigram():
+    (whole,) = completions_of((7, 7, 7, 7))
+    turns = (Turn(0, 1, "7", StopReason.STOP_TOKEN), Turn(2, 4, "7 7", StopReason.STOP_TOKEN))
     # 7 | 7 7 has one pair; 7 7 7, as if nothing had been read in between, has the same one twice.
-    metrics = rollout_metrics(replace(experience, response_mask=mask), kl_of(experience))
-    assert metrics["diversity/distinct_2"] == 1
+    assert diversity_metrics([replace(whole, turns=turns)], 1)["diversity/distinct_2"] == 1
+    assert diversity_metrics([whole], 1)["diversity/distinct_2"] == pytest.approx(1 / 3)
 
 
 def test_round_without_anything_to_learn_has_finite_metrics(experience):

@@ -40,9 +40,10 @@ each about 10 microseconds from Python."""
 _IN_PASSES = 0.75
 """Share of a stage's time that its passes take, 0.7 to 0.8 measured: rows are put together,
 metrics read, models saved between them."""
-START, LOADING = 1.0, 1.0
-"""Seconds of a stage before and after its work: it encodes texts and writes files; for each of its
-models it loads one."""
+START = 1.0
+"""Seconds of a stage before and after its work: it encodes texts and writes files."""
+LOADING = 1.0
+"""Seconds for each of its models, which it loads."""
 
 _PROCESS = {"cpu": 420_000_000, "cuda": 600_000_000}
 """Bytes of a stage's process without its models. On a CPU: measured, torch 2.13 and transformers

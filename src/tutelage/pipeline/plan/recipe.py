@@ -127,7 +127,7 @@ def _size_of(
 
 
 @dataclass(frozen=True)
-class Data:
+class _Data:
     """The rows that stages read, looked up where anybody wants to know."""
 
     recipe: Recipe
@@ -177,7 +177,7 @@ def plan_recipe(
         references: of the recipe's inputs, whose rows are then counted and measured; without
             them only what the recipe says of them is known.
     """
-    read = Data(recipe, references)
+    read = _Data(recipe, references)
     plans = []
     for name in names:
         plan = _plan_stage(name, recipe.stages[name], sizes, place, read)
@@ -188,7 +188,7 @@ def plan_recipe(
 
 
 def _plan_stage(
-    name: str, stage: Stage, sizes: Mapping[str, ModelSize], place: Place, data: "Data"
+    name: str, stage: Stage, sizes: Mapping[str, ModelSize], place: Place, data: "_Data"
 ) -> StagePlan | None:
     match stage:
         case PretrainStage():

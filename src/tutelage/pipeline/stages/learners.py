@@ -45,6 +45,7 @@ from tutelage.pipeline.stages.preparation import (
     trained_part,
 )
 from tutelage.rewards import Reward
+from tutelage.trainers.batches import Shuffled
 from tutelage.trainers.curriculum import PromptBatches
 from tutelage.trainers.grpo import grpo
 from tutelage.trainers.learner import Learner

@@ -52,6 +52,7 @@ from tutelage.trainers.round import RoundStep
 
 __all__ = ["run"]
 
+_TOKENS_SO_FAR = "response/tokens_so_far"
 _RECENT = 100
 """Rounds at most whose mean sums the stage up: they are in memory and in every checkpoint."""
 
@@ -99,7 +100,6 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
         settings, policy, reference, engine, reward, learner, batches, sampling, critic
     )
     recent: list[dict[str, float]] = []
-    totals = {RESPONSE_TOKENS: 0}
     alarms = Alarms(settings, context.progress.message)
     with context.checkpoints.track(
         policy=part,
@@ -110,17 +110,16 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
         **({"conversations": engine} if isinstance(engine, ConversationEngine) else {}),
         probes=probe.rows if probe else [],
         recent=recent,
-        totals=totals,
         alarms=alarms.rung,
     ) as checkpoints:
         if checkpoints.resumed_at:
             engine.load_weights(policy)
         rounds = observed(parts.rounds(settings), batches, settings)
-        _consume(rounds, config, context, probe, recent, totals, alarms)
+        _consume(rounds, config, context, probe, recent, alarms)
     _save(config, context, part, critic, tokenizer)
     keys = ("reward/score", "reward/total", "kl/sequence", "response/length", "response/truncated")
     means = {key: sum(row[key] for row in recent) / len(recent) for key in keys}
-    return means | {RESPONSE_TOKENS: float(totals[RESPONSE_TOKENS])} | alarms.summary()
+    return means | {RESPONSE_TOKENS: recent[-1][_TOKENS_SO_FAR]} | alarms.summary()
 
 
 def _save(
@@ -153,12 +152,9 @@ def _consume(
     context: StageContext,
     probe: "Probe | None",
     recent: list[dict[str, float]],
-    totals: dict[str, int],
     alarms: Alarms,
 ) -> None:
     """Logs every round; `recent` keeps the metrics of the last tenth of them, 100 at most.
-
-    `totals` counts the tokens that were drawn.
 
     Raises:
         TrainingError: an alarm rang that is to stop the stage; it is saved.
@@ -171,8 +167,9 @@ def _consume(
         for step in rounds:
             done = step.index + 1
             metrics = {"train/loss" if k == "loss" else k: v for k, v in step.metrics.items()}
-            totals[RESPONSE_TOKENS] += step.num_tokens
+            before = recent[-1].get(_TOKENS_SO_FAR, 0.0) if recent else 0.0
             metrics["response/tokens"] = float(step.num_tokens)
+            metrics[_TOKENS_SO_FAR] = before + step.num_tokens
             metrics["throughput/tokens_per_second"] = speed.read(step.num_tokens)
             metrics |= conversation_metrics(step.completions)
             metrics |= alarms.hear(step.index, metrics)
