@@ -49,7 +49,7 @@ bench-learning: setup ## measure the time to a given reward against TRL, five se
 	$(BIN)/python -m benchmarks C7
 
 torture: setup ## kill training stages 200 times at random moments and resume them; hang each kind
-	KILLS=200 HANGS=all $(PYTEST) --timeout 7200 tests/unit/pipeline/stages/test_kills.py \
+	KILLS=200 HANGS=all $(PYTEST) -s --timeout 7200 tests/unit/pipeline/stages/test_kills.py \
 		tests/unit/pipeline/stages/test_hangs.py
 
 soak: setup ## train a toy for SOAK_MINUTES (10) and watch memory, open files and threads

@@ -7,13 +7,14 @@ made of the stored ones. Toy sizes (`--quick`) are for developing rows and are n
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 from benchmarks.core import environments, machine, render, results
 from benchmarks.core.process import ROOT, SideProcess
 from benchmarks.core.row import Row, Side
-from benchmarks.core.run import run_row
+from benchmarks.core.run import run_row, run_until_quiet
 from benchmarks.rows import ROWS
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -47,6 +48,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("cpu", "cuda"), help="all rows of a device")
     parser.add_argument("--quick", action="store_true", help="toy sizes; nothing is stored")
     parser.add_argument("--repeats", type=int, default=6, help="turns of each side (default 6)")
+    parser.add_argument(
+        "--retries", type=int, default=2, help="runs of a row that was discarded (default 2)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="least length of a turn (default 10)"
+    )
     parser.add_argument("--threads", type=int, default=2, help="threads of each side (default 2)")
     parser.add_argument("--list", action="store_true", help="show the rows and stop")
     parser.add_argument("--render", action="store_true", help="write the tables and stop")
@@ -68,6 +75,23 @@ def _run(row: Row, chosen: argparse.Namespace) -> str:
     if not chosen.quick and chosen.repeats < 5:
         raise SystemExit("figures that are stored need 5 repeats at least; --quick stores none")
     print(f"{row.name}: {row.title}", flush=True)
+    seconds = min(chosen.seconds, 1.0) if chosen.quick else chosen.seconds
+
+    def measure() -> dict:
+        record = run_row(row, chosen.repeats, _opener(row, chosen), seconds)
+        return record | {"commit": machine.commit(ROOT), "threads": chosen.threads}
+
+    def keep(record: dict) -> None:
+        if chosen.quick:
+            print(json.dumps(record, indent=1))
+        else:
+            print(f"  stored in {results.append(RESULTS, record).relative_to(ROOT)}")
+        _say(record)
+
+    return str(run_until_quiet(measure, keep, chosen.retries)["status"])
+
+
+def _opener(row: Row, chosen: argparse.Namespace) -> Callable[[Side], SideProcess]:
     stamp = datetime.now().strftime("%Y%m%dT%H%M%S")
 
     def open_side(side: Side) -> SideProcess:
@@ -75,14 +99,7 @@ def _run(row: Row, chosen: argparse.Namespace) -> str:
         python = environments.python_of(side.environment)
         return SideProcess(side, python, log, threads=chosen.threads)
 
-    record = run_row(row, chosen.repeats, open_side)
-    record |= {"commit": machine.commit(ROOT), "threads": chosen.threads}
-    if chosen.quick:
-        print(json.dumps(record, indent=1))
-    else:
-        print(f"  stored in {results.append(RESULTS, record).relative_to(ROOT)}")
-    _say(record)
-    return str(record["status"])
+    return open_side
 
 
 def _say(record: dict) -> None:

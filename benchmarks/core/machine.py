@@ -5,7 +5,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-__all__ = ["commit", "describe", "load"]
+__all__ = ["commit", "cpu_seconds", "describe", "load"]
 
 _TELLING_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16")
 
@@ -13,6 +13,21 @@ _TELLING_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "
 def load() -> float:
     """Processes that wanted a core in the last minute."""
     return round(os.getloadavg()[0], 2)
+
+
+def cpu_seconds() -> float | None:
+    """CPU-seconds that all processes have used since the start, and that the host took away.
+
+    None where the kernel does not tell.
+    """
+    file = Path("/proc/stat")
+    if not file.exists():
+        return None
+    user, nice, system, _, _, interrupts, soft, stolen = map(
+        int, file.read_text("utf-8").split(maxsplit=9)[1:9]
+    )
+    used = user + nice + system + interrupts + soft + stolen
+    return used / os.sysconf("SC_CLK_TCK")
 
 
 def describe() -> dict[str, object]:

@@ -71,9 +71,9 @@ class SideProcess:
         """The lines of the parity gate."""
         return self._ask({"do": "check"})
 
-    def run(self) -> dict[str, float]:
-        """One timed repeat."""
-        return self._ask({"do": "run"})
+    def run(self, seconds: float = 0.0) -> dict[str, float]:
+        """One turn: the timed call, again and again for so many seconds."""
+        return self._ask({"do": "run", "seconds": seconds})
 
     def _ask(self, request: dict[str, Any]) -> Any:
         assert self._process.stdin is not None

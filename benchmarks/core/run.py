@@ -18,14 +18,43 @@ from benchmarks.core.process import SideFailed, SideProcess
 from benchmarks.core.row import NotAvailable, Row, Side
 from benchmarks.core.statistics import discard_reason, ratio, spread
 
-__all__ = ["run_row"]
+__all__ = ["run_row", "run_until_quiet"]
 
 Open = Callable[[Side], SideProcess]
 Figures = dict[str, list[float]]
 
 
-def run_row(row: Row, repeats: int, open_side: Open) -> dict[str, Any]:
-    """Measures the row and returns its record; `status` says whether its ratios count."""
+def run_until_quiet(
+    measure: Callable[[], dict[str, Any]],
+    keep: Callable[[dict[str, Any]], None],
+    retries: int,
+) -> dict[str, Any]:
+    """Measures again after a run that was discarded; returns the last record.
+
+    Args:
+        measure: runs a row.
+        keep: is given every record, those of discarded runs included.
+        retries: runs at most after the first.
+    """
+    for attempt in range(1, retries + 2):
+        record = measure() | {"attempt": attempt}
+        keep(record)
+        if record["status"] != "discarded":
+            break
+    return record
+
+
+def run_row(row: Row, repeats: int, open_side: Open, seconds: float = 0.0) -> dict[str, Any]:
+    """Measures the row and returns its record; `status` says whether its ratios count.
+
+    Args:
+        row: what to run.
+        repeats: turns of each side.
+        open_side: starts its process.
+        seconds: least length of a turn, where calls in one process do the same work.
+    """
+    if row.fresh or not row.repeatable:
+        seconds = 0.0
     record: dict[str, Any] = {
         "row": row.name,
         "title": row.title,
@@ -34,13 +63,14 @@ def run_row(row: Row, repeats: int, open_side: Open) -> dict[str, Any]:
         "machine": machine.describe(),
         "load_before": machine.load(),
         "repeats": repeats,
+        "seconds": seconds,
         "sides": {},
         "parity": [],
         "ratios": [],
     }
     started = time.perf_counter()
     try:
-        measured = _measure(row, repeats, open_side, record)
+        measured = _measure(row, repeats, open_side, record, seconds)
         record["status"], record["reason"] = _verdict(row, record, measured)
     except SideFailed as failure:
         record["status"], record["reason"] = "failed", str(failure)
@@ -54,7 +84,9 @@ def run_row(row: Row, repeats: int, open_side: Open) -> dict[str, Any]:
     return record
 
 
-def _measure(row: Row, repeats: int, open_side: Open, record: dict[str, Any]) -> dict[str, Figures]:
+def _measure(
+    row: Row, repeats: int, open_side: Open, record: dict[str, Any], seconds: float
+) -> dict[str, Figures]:
     """Fills `record` with sides and gates; returns side -> figure -> one value per repeat."""
     with ExitStack() as stack:
         ready: dict[str, SideProcess] = {}
@@ -70,7 +102,7 @@ def _measure(row: Row, repeats: int, open_side: Open, record: dict[str, Any]) ->
         record["order"] = [side.name for _, side in rounds(sides, repeats)]
         if row.fresh:
             stack.close()
-        measured = _take_turns(row, sides, repeats, ready, open_side)
+        measured = _take_turns(row, sides, repeats, ready, open_side, seconds)
     for name, figures in measured.items():
         record["sides"][name] |= {
             "measured": figures,
@@ -102,6 +134,7 @@ def _take_turns(
     repeats: int,
     ready: Mapping[str, SideProcess],
     open_side: Open,
+    seconds: float,
 ) -> dict[str, Figures]:
     measured: dict[str, Figures] = {side.name: {} for side in sides}
     for _, side in rounds(sides, repeats):
@@ -110,7 +143,7 @@ def _take_turns(
                 process.prepare()
                 figures = process.run()
         else:
-            figures = ready[side.name].run()
+            figures = ready[side.name].run(seconds)
         for key, value in figures.items():
             measured[side.name].setdefault(key, []).append(value)
     return measured
@@ -135,7 +168,10 @@ def _verdict(
         name: {key: figures[key] for key in row.quantities} for name, figures in measured.items()
     }
     reason = discard_reason(compared)
-    return ("discarded", reason) if reason else ("ok", None)
+    if reason is None:
+        return "ok", None
+    others = max((max(figures.get("others", [0.0])) for figures in measured.values()), default=0.0)
+    return "discarded", f"{reason}; others took up to {others:.1f} cores during a turn"
 
 
 def _limit(row: Row, sides: Mapping[str, Any], open_side: Open) -> dict[str, Any]:

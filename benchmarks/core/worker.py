@@ -1,8 +1,8 @@
 """The process of one side: reads requests from stdin, one JSON per line, and answers each.
 
-    {"do": "prepare"} ─> {"ok": {"versions": ...}}        or {"not_available": why}
-    {"do": "check"}   ─> {"ok": [checks]}                 or {"error": traceback}
-    {"do": "run"}     ─> {"ok": {"wall_s", "cpu_s", ...}}
+    {"do": "prepare"}          ─> {"ok": {"versions": ...}}        or {"not_available": why}
+    {"do": "check"}            ─> {"ok": [checks]}                 or {"error": traceback}
+    {"do": "run", "seconds"}   ─> {"ok": {"wall_s", "cpu_s", ...}}
 
 Answers have a channel of their own: whatever libraries print goes to stderr.
 Runs in every environment, so it imports the standard library only until it is told what to do.
@@ -17,9 +17,13 @@ import time
 import traceback
 from typing import Any
 
+from benchmarks.core.machine import cpu_seconds
 from benchmarks.core.row import NotAvailable
 
-__all__ = ["main"]
+__all__ = ["main", "turn"]
+
+_SHORT = 0.1
+"""Share of a turn's seconds: of a call that takes less, the first of a turn is not counted."""
 
 
 def main() -> None:
@@ -27,23 +31,30 @@ def main() -> None:
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     workload: Any = None
+    rested = 0.0
     for line in sys.stdin:
         request = json.loads(line)
         try:
             if request["do"] == "prepare":
                 workload = _construct(request["workload"], request["options"])
                 workload.prepare()
+                # What exists by now is never looked through again in the middle of a timed call.
+                gc.collect()
+                gc.freeze()
                 answer: dict[str, Any] = {"ok": {"versions": _versions()}}
             elif request["do"] == "check":
                 answer = {"ok": [check.to_json() for check in workload.check()]}
             else:
-                answer = {"ok": _timed(workload)}
+                idle = time.process_time() - rested
+                figures, others = _beside_others(workload, request["seconds"])
+                answer = {"ok": {**figures, "idle_cpu_s": idle, "others": others}}
         except NotAvailable as reason:
             answer = {"not_available": str(reason)}
         except Exception:
             answer = {"error": traceback.format_exc()}
         channel.write(json.dumps(answer) + "\n")
         channel.flush()
+        rested = time.process_time()
 
 
 def _construct(path: str, options: dict[str, Any]) -> Any:
@@ -51,8 +62,43 @@ def _construct(path: str, options: dict[str, Any]) -> Any:
     return getattr(importlib.import_module(module), name)(**options)
 
 
-def _timed(workload: Any) -> dict[str, float]:
+def _beside_others(workload: Any, seconds: float) -> tuple[dict[str, float], float]:
+    """A turn, and how many cores other processes and the host have taken meanwhile."""
+    all_before, own_before, began = cpu_seconds(), time.process_time(), time.perf_counter()
+    figures = turn(workload, seconds)
+    all_after, took = cpu_seconds(), time.perf_counter() - began
+    if all_before is None or all_after is None:
+        return figures, 0.0
+    own = time.process_time() - own_before
+    return figures, max(0.0, all_after - all_before - own) / took
+
+
+def turn(workload: Any, seconds: float) -> dict[str, float]:
+    """The work again and again for some seconds; means over the calls.
+
+    Args:
+        workload: prepared.
+        seconds: to go on for; 0 makes a single call.
+    """
     gc.collect()
+    calls: list[dict[str, float]] = []
+    began = time.perf_counter()
+    while True:
+        calls.append(_timed(workload))
+        took = time.perf_counter() - began
+        if len(calls) == 1 and took < _SHORT * seconds:
+            # The caches hold what the other sides have worked on: this call was to warm them.
+            calls.append(_timed(workload))
+            del calls[0]
+            began += took
+            took = time.perf_counter() - began
+        if took >= seconds:
+            break
+    means = {key: sum(call[key] for call in calls) / len(calls) for key in calls[0]}
+    return {**means, "calls": float(len(calls))}
+
+
+def _timed(workload: Any) -> dict[str, float]:
     begin = _mark_on_device()
     wall, cpu = time.perf_counter(), time.process_time()
     figures = workload.run()

@@ -15,11 +15,18 @@ No configuration, model, optimiser, process group or file. Per-token tensors are
 from tutelage.algorithms.advantages import gae
 from tutelage.algorithms.aggregation import Aggregation, loss_denominator
 from tutelage.algorithms.bradley_terry import bradley_terry_loss, pairwise_accuracy
-from tutelage.algorithms.distributions import entropy, full_kl, token_logprobs
+from tutelage.algorithms.distributions import (
+    entropy,
+    full_kl,
+    logprobs_and_entropy,
+    token_logprobs,
+)
+from tutelage.algorithms.diversity import distinct_ngrams, self_overlap, unique_share
 from tutelage.algorithms.groups import group_advantages, leave_one_out
 from tutelage.algorithms.importance import importance_metrics, importance_weight
 from tutelage.algorithms.kl import KLKind, kl_estimate
 from tutelage.algorithms.kl_control import AdaptiveKL, FixedKL, KLCoefficient
+from tutelage.algorithms.learnability import draw_probabilities, pass_rate, score_variance
 from tutelage.algorithms.loss_output import LossOutput, merge_metrics
 from tutelage.algorithms.masked import (
     AllSum,
@@ -66,7 +73,9 @@ __all__ = [
     "RunningMoments",
     "TruncationKind",
     "bradley_terry_loss",
+    "distinct_ngrams",
     "dpo_loss",
+    "draw_probabilities",
     "entropy",
     "explained_variance",
     "fit_affine",
@@ -81,6 +90,7 @@ __all__ = [
     "last_token",
     "leave_one_out",
     "length_penalty",
+    "logprobs_and_entropy",
     "loss_denominator",
     "masked_mean",
     "masked_variance",
@@ -89,15 +99,19 @@ __all__ = [
     "normalised_returns",
     "overlong_penalty",
     "pairwise_accuracy",
+    "pass_rate",
     "ppo_policy_loss",
     "ppo_value_loss",
     "reinforce_loss",
     "reward_to_go",
+    "score_variance",
+    "self_overlap",
     "sequence_ratio",
     "shape_rewards",
     "subtract_baseline",
     "token_logprobs",
     "truncation_score",
+    "unique_share",
     "value_sigma2",
     "zero_outside",
 ]

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 from cyclopts import App
 
 from tutelage.errors import ConfigError
-from tutelage.labs import Exploration
+from tutelage.labs.settings import (
+    BanditSettings,
+    CartPoleSettings,
+    Exploration,
+    GridSettings,
+)
 from tutelage.pipeline.finish import open_console
 
 if TYPE_CHECKING:
@@ -15,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["bandit", "build_lab_app", "cartpole", "gridworld", "timeline"]
 
+_GRID, _BANDIT, _CARTPOLE = GridSettings(), BanditSettings(), CartPoleSettings()
 _HELP = """\
 Runs a lab: exercises of classic reinforcement learning, with tables and figures.
 
@@ -36,18 +42,18 @@ def build_lab_app(*, sort_key: int) -> App:
 def gridworld(
     *,
     output: Path = Path("runs/lab-gridworld"),
-    seed: int = 0,
-    size: int = 4,
+    seed: int = _GRID.seed,
+    size: int = _GRID.size,
     wall: tuple[str, ...] = (),
-    step_reward: float = -0.01,
-    episodes: int = 500,
-    alpha: float = 0.1,
-    gamma: float = 0.99,
-    explore: Exploration = "epsilon-greedy",
-    epsilon: float = 0.1,
-    temperature: float = 0.1,
-    exploring_starts: bool = False,
-    seeds: int = 20,
+    step_reward: float = _GRID.step_reward,
+    episodes: int = _GRID.episodes,
+    alpha: float = _GRID.alpha,
+    gamma: float = _GRID.gamma,
+    explore: Exploration = _GRID.explore,
+    epsilon: float = _GRID.epsilon,
+    temperature: float = _GRID.temperature,
+    exploring_starts: bool = _GRID.exploring_starts,
+    seeds: int = _GRID.seeds,
 ) -> None:
     """Q-learning on a grid, beside the exact optimum.
 
@@ -82,7 +88,7 @@ def gridworld(
     seeds
         Runs per row of the table.
     """
-    from tutelage.labs.gridworld_lab import GridSettings, gridworld_lab
+    from tutelage.labs.gridworld_lab import gridworld_lab
 
     _at_least(1, episodes=episodes, seeds=seeds)
     _within("alpha", alpha, 0 < alpha <= 1, "above 0 and at most 1")
@@ -109,11 +115,11 @@ def gridworld(
 def bandit(
     *,
     output: Path = Path("runs/lab-bandit"),
-    seed: int = 0,
-    pulls: int = 2000,
-    players: int = 200,
-    epsilon: float = 0.1,
-    temperature: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0),
+    seed: int = _BANDIT.seed,
+    pulls: int = _BANDIT.pulls,
+    players: int = _BANDIT.players,
+    epsilon: float = _BANDIT.epsilon,
+    temperature: tuple[float, ...] = _BANDIT.temperatures,
 ) -> None:
     """Ten arms: epsilon-greedy against softmax at several temperatures.
 
@@ -134,7 +140,7 @@ def bandit(
     temperature
         Temperature of softmax. May be repeated.
     """
-    from tutelage.labs.bandit_lab import BanditSettings, bandit_lab
+    from tutelage.labs.bandit_lab import bandit_lab
 
     _at_least(1, pulls=pulls)
     _at_least(2, players=players)
@@ -147,11 +153,11 @@ def bandit(
 def cartpole(
     *,
     output: Path = Path("runs/lab-cartpole"),
-    seed: int = 0,
-    steps: int = 50_000,
-    seeds: int = 3,
-    discount: tuple[float, ...] = (0.5, 0.99, 0.999),
-    episodes: int = 100,
+    seed: int = _CARTPOLE.seed,
+    steps: int = _CARTPOLE.steps,
+    seeds: int = _CARTPOLE.seeds,
+    discount: tuple[float, ...] = _CARTPOLE.discounts,
+    episodes: int = _CARTPOLE.episodes,
 ) -> None:
     """REINFORCE, baseline, actor-critic and PPO by the functions that align language models.
 
@@ -172,7 +178,7 @@ def cartpole(
     episodes
         Evaluation episodes of each policy.
     """
-    from tutelage.labs.cartpole_lab import CartPoleSettings, cartpole_lab
+    from tutelage.labs.cartpole_lab import cartpole_lab
 
     _at_least(1, steps=steps, seeds=seeds, episodes=episodes)
     for gamma in discount:

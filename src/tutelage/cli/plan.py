@@ -44,12 +44,13 @@ def plan(
         raise ConfigError(f"--gpus {gpus} needs --device: on this machine a stage has one device")
     chosen = read_recipe(recipe, list(overrides))
     # transformers takes a second to import, which other commands need not wait for.
+    from tutelage.pipeline.graph import available_cores
     from tutelage.pipeline.plan.devices import named_device, present_device
     from tutelage.pipeline.plan.recipe import recipe_references
     from tutelage.pipeline.plan.table import plan_json, plan_tables
     from tutelage.pipeline.plan.verdict import judge
 
-    found = named_device(device) if device else present_device(chosen.threads)
+    found = named_device(device) if device else present_device(chosen.threads or available_cores())
     verdict = judge(chosen, recipe_references(chosen), tuple(chosen.stages), found, gpus)
     if json:
         _print_json(plan_json(verdict))

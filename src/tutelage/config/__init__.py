@@ -3,6 +3,7 @@
 from tutelage.config.adapters import LoRAConfig
 from tutelage.config.alarms import AlarmsConfig
 from tutelage.config.base import Section
+from tutelage.config.curriculum import CurriculumConfig
 from tutelage.config.dpo import DPOConfig, DPOStage, OnlineDPOConfig
 from tutelage.config.environment import EnvironmentConfig
 from tutelage.config.grpo import GRPOConfig, LossKLConfig
@@ -44,6 +45,7 @@ __all__ = [
     "BatchConfig",
     "CheckpointConfig",
     "ClippedConfig",
+    "CurriculumConfig",
     "DPOConfig",
     "DPOStage",
     "EnvironmentConfig",

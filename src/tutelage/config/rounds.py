@@ -19,6 +19,7 @@ from pydantic import (
 
 from tutelage.config.alarms import AlarmsConfig
 from tutelage.config.base import Section
+from tutelage.config.curriculum import CurriculumConfig
 from tutelage.config.training import BatchConfig, OptimizerConfig, PrecisionConfig, Share
 
 __all__ = [
@@ -126,6 +127,11 @@ class RoundsConfig(Section):
     """Prompts sampled in each round."""
     batch: BatchConfig = BatchConfig()
     sampling: SamplingConfig = SamplingConfig()
+    final_temperature: PositiveFloat | None = None
+    """Temperature of the last round. It goes from `sampling.temperature` to this in a straight
+    line, a round at a time; null keeps it constant. Probes stay at `sampling.temperature`."""
+    curriculum: CurriculumConfig | None = None
+    """Draw prompts by how much there is to learn from them; null draws each as often as any."""
     kl: PenaltyConfig = KLConfig()
     truncation: TruncationConfig = TruncationConfig()
     entropy_coefficient: NonNegativeFloat = 0.0
@@ -144,6 +150,14 @@ class RoundsConfig(Section):
     def rows_per_step(self) -> int:
         """Completions in each round."""
         return self.prompts_per_step * self.sampling.samples_per_prompt
+
+    def temperature_at(self, index: int) -> float:
+        """Sampling temperature of a round; the first has index 0, the last `steps` - 1."""
+        start, end = self.sampling.temperature, self.final_temperature
+        if end is None:
+            return start
+        done = index / (self.steps - 1)
+        return (1 - done) * start + done * end
 
     @property
     def passes(self) -> int:
@@ -179,6 +193,20 @@ class RoundsConfig(Section):
                 f"truncation.buffer is {buffer} and sampling.max_tokens is "
                 f"{self.sampling.max_tokens}: the buffer lies before the limit, set it to "
                 f"{self.sampling.max_tokens} or less"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _explores_as_asked(self) -> Self:
+        if self.final_temperature is not None and self.steps < 2:
+            raise ValueError(
+                f"final_temperature is {self.final_temperature:g} and steps is {self.steps}: a "
+                "single round has one temperature, set sampling.temperature"
+            )
+        if self.curriculum is not None and self.sampling.samples_per_prompt < 2:
+            raise ValueError(
+                "sampling.samples_per_prompt is 1, a curriculum needs at least 2: what there is to "
+                "learn from a prompt shows in how much its completions differ"
             )
         return self
 

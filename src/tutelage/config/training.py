@@ -6,10 +6,20 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_
 
 from tutelage.config.base import Section
 
-__all__ = ["READ_TOKENS", "BatchConfig", "OptimizerConfig", "PrecisionConfig", "Share"]
+__all__ = [
+    "PRETRAIN_TOKENS",
+    "READ_TOKENS",
+    "BatchConfig",
+    "OptimizerConfig",
+    "PrecisionConfig",
+    "Share",
+]
 
 READ_TOKENS = 8192
 """Tokens that go through a model at once, padding included, where nothing is trained."""
+
+PRETRAIN_TOKENS = 1024
+"""Tokens of a micro-batch of pre-training, padding included: several a step, for several cores."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 

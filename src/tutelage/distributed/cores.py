@@ -14,10 +14,9 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-__all__ = ["Cores", "cores_for"]
+from tutelage.config.sharing import SMALL_MODEL
 
-_SMALL = 20_000_000
-"""Weights of a model up to which its rows are shared out among cores."""
+__all__ = ["Cores", "cores_for"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -85,7 +84,7 @@ def cores_for(model: nn.Module, count: int) -> Cores | None:
     """
     weights = list(model.parameters())
     on_processor = all(weight.device.type == "cpu" for weight in weights)
-    if not on_processor or sum(weight.numel() for weight in weights) > _SMALL:
+    if not on_processor or sum(weight.numel() for weight in weights) > SMALL_MODEL:
         return None
     torch.set_num_threads(1)
     return Cores(count)

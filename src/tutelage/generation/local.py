@@ -20,6 +20,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from tutelage.config.sharing import MOST_SHARES, SMALLEST_SHARE
 from tutelage.distributed import Cores
 from tutelage.errors import GenerationError
 from tutelage.generation.draw import draw
@@ -37,11 +38,6 @@ _log = logging.getLogger(__name__)
 _WORTH_COPYING = 0.25
 """Share of a batch that must have ended before its rows leave: to copy the cache for every row
 that ends costs more than to decode a few rows in vain."""
-
-_SMALLEST_SHARE = 64
-"""Rows below which a share has more overhead than work."""
-_MOST_SHARES = 8
-"""Fixed, so that a machine with more cores draws the same completions."""
 
 
 @dataclass
@@ -142,7 +138,7 @@ class LocalEngine:
     def _share_out(self, groups: Sequence[Sequence[_Row]], sampling: Sampling) -> None:
         """Fills the rows, a share of them on each core."""
         rows = sum(map(len, groups))
-        count = min(_MOST_SHARES, rows // _SMALLEST_SHARE, len(groups)) if self.cores else 1
+        count = min(MOST_SHARES, rows // SMALLEST_SHARE, len(groups)) if self.cores else 1
         if self.cores is None or count < 2:
             return self._decode_all(groups, sampling, self.generator)
         seeds = torch.randint(1 << 62, (count,), generator=self.generator).tolist()

@@ -9,9 +9,4 @@ Each lab is a module of algorithms, a function that runs its exercises and retur
 `LabResult`, and a page in `docs/labs/`.
 """
 
-from typing import Literal
-
-__all__ = ["Exploration"]
-
-Exploration = Literal["epsilon-greedy", "boltzmann"]
-"""How Q-learning tries moves that do not look best. Here, where asking for help loads no numpy."""
+__all__: list[str] = []

@@ -1,6 +1,5 @@
 """The exercises of the bandit: epsilon-greedy beside softmax at four temperatures."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,24 +7,14 @@ import numpy as np
 from tutelage.labs.bandit import ARMS, EpsilonGreedy, Pulls, Rule, Softmax, play
 from tutelage.labs.plots import COLOURS, INK, MUTED, band, heading, panels, running_mean
 from tutelage.labs.result import LabResult, exercise_table
+from tutelage.labs.settings import BanditSettings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["BanditSettings", "bandit_lab"]
+__all__ = ["bandit_lab"]
 
 _SMOOTH = 50
-
-
-@dataclass(frozen=True, slots=True)
-class BanditSettings:
-    """What the lab's options say."""
-
-    pulls: int = 2000
-    players: int = 200
-    epsilon: float = 0.1
-    temperatures: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0)
-    seed: int = 0
 
 
 def bandit_lab(settings: BanditSettings) -> LabResult:

@@ -21,30 +21,16 @@ from tutelage.labs.cartpole import (
 )
 from tutelage.labs.plots import COLOURS, INK, MUTED, heading, panels
 from tutelage.labs.result import LabResult, exercise_table
+from tutelage.labs.settings import CartPoleSettings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["CartPoleSettings", "GradientNoise", "cartpole_lab", "gradient_noise"]
+__all__ = ["GradientNoise", "cartpole_lab", "gradient_noise"]
 
 _POINTS = 60
 """Points of a learning curve."""
-
-
-@dataclass(frozen=True, slots=True)
-class CartPoleSettings:
-    """What the lab's options say."""
-
-    steps: int = 50_000
-    seeds: int = 3
-    discounts: tuple[float, ...] = (0.5, 0.99, 0.999)
-    noise_steps: int = 20_000
-    """Training of the policy whose gradients are sampled."""
-
-    noise_batches: int = 100
-    episodes: int = 100
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

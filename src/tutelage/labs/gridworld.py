@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.errors import ConfigError
-from tutelage.labs import Exploration
+from tutelage.labs.settings import Exploration
 
 __all__ = [
     "MOVES",

@@ -1,12 +1,10 @@
 """The exercises of the grid world: one run looked at closely, then twenty seeds per setting."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tutelage.labs import Exploration
 from tutelage.labs.gridworld import (
     MOVES,
     GridWorld,
@@ -18,35 +16,18 @@ from tutelage.labs.gridworld import (
 )
 from tutelage.labs.plots import COLOURS, INK, MUTED, band, heading, panels, running_mean
 from tutelage.labs.result import LabResult, exercise_table
+from tutelage.labs.settings import GridSettings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-__all__ = ["GridSettings", "Measures", "gridworld_lab", "measure"]
+__all__ = ["Measures", "gridworld_lab", "measure"]
 
 _RARE = 20
 _LAST = 100
 """Episodes at the end of a run whose length is reported."""
-
-
-@dataclass(frozen=True, slots=True)
-class GridSettings:
-    """What the lab's options say."""
-
-    size: int = 4
-    walls: Collection[tuple[int, int]] = ()
-    step_reward: float = -0.01
-    episodes: int = 500
-    alpha: float = 0.1
-    gamma: float = 0.99
-    explore: Exploration = "epsilon-greedy"
-    epsilon: float = 0.1
-    temperature: float = 0.1
-    exploring_starts: bool = False
-    seeds: int = 20
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,6 +255,7 @@ def _write_ppo(
                 "response/length": 18 + (last - 18) * done + draw.gauss(0, 1),
                 "response/stop_rate": 1.0 - (0.9 * done if name == "unguarded" else 0.02),
                 "policy/entropy": 1.4 * math.exp(-done) + draw.gauss(0, 0.02),
+                "diversity/distinct_2": 0.4 * math.exp(-0.8 * done) + draw.gauss(0, 0.01),
                 "policy/clip_active_fraction": 0.12 + draw.gauss(0, 0.02),
                 "value/explained_variance": 0.8 * (1 - math.exp(-4 * done)),
                 "throughput/tokens_per_second": 5200.0,

@@ -11,7 +11,6 @@ import os
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from tutelage.errors import CheckpointError
@@ -52,12 +51,7 @@ class RunLock:
         self._descriptor = descriptor
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Releases the lock. The empty file stays: removing it would race with a new owner."""
         if self._descriptor is not None:
             os.ftruncate(self._descriptor, 0)

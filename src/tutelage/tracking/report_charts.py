@@ -31,6 +31,32 @@ _CURVES = {
     "policy/entropy": ("Entropy", "Nats per token. Near 0 the policy has stopped exploring."),
     "response/stop_rate": ("Stop rate", "Share of answers that end by themselves."),
 }
+_EXPLORATION = {
+    "diversity/distinct_1": ("Distinct-1", "Different tokens over all tokens of a round."),
+    "diversity/distinct_2": (
+        "Distinct-2",
+        "Different token pairs over all pairs of a round. Towards 0, the same phrases everywhere.",
+    ),
+    "diversity/unique": (
+        "Unique completions",
+        "Different completions over all of a round. Falling, answers repeat word for word.",
+    ),
+    "diversity/self_overlap": (
+        "Self-overlap",
+        "Share of an answer's token pairs that another answer to the prompt has. At 1 they are "
+        "all the same.",
+    ),
+    "sampling/temperature": ("Sampling temperature", "Lower draws likely tokens more often."),
+    "curriculum/seen": ("Prompts seen", "Share of the prompts scored at least once."),
+    "curriculum/score": (
+        "Score over all prompts seen",
+        "Each prompt's running score counted once; the proxy reward is of the prompts chosen.",
+    ),
+    "curriculum/breadth": (
+        "Breadth of the curriculum",
+        "Share of the prompts that draws are spread over. At 1 all are alike.",
+    ),
+}
 _NOT_SHOWN = ("time/", "throughput/", "alarm/")
 _TRAINING = {
     "pretrain/loss": "Pretraining loss",
@@ -111,7 +137,7 @@ def curve_panels(run: RunRecord, colours: Colours) -> dict[str, list[Panel]]:
     first = [_curve(stages, key, *text, colours) for key, text in _CURVES.items()]
     first += _checkpoint_panels(run, colours)
     rest = [
-        _curve(stages, key, key, "", colours)
+        _curve(stages, key, *_EXPLORATION.get(key, (key, "")), colours)
         for key in _other_keys(stages)
         if len(_values(stages, key)) > 1
     ]

@@ -41,6 +41,7 @@ from tutelage.trainers.rollout import group_metrics, reward_metrics, rollout_met
 from tutelage.trainers.round import (
     RoundStep,
     annotate,
+    at_temperature,
     present,
     sample_and_score,
     spread,
@@ -75,7 +76,8 @@ def grpo(
     """
     for index, batch in enumerate(prompts, start):
         # 1. Sample a group y_1 ... y_n ~ pi_old(. | x) of each prompt, and score each: R_i.
-        sampled, experience = sample_and_score(engine, reward, batch, sampling, learner, config)
+        drawn = at_temperature(index, sampling, config, policy, reference)
+        sampled, experience = sample_and_score(engine, reward, batch, drawn, learner, config)
         experience = experience.to(policy.model.device)
 
         # 2. What pi_old and pi_ref thought of every token.

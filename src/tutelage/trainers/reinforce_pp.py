@@ -35,6 +35,7 @@ from tutelage.trainers.rollout import reward_metrics, rollout_metrics
 from tutelage.trainers.round import (
     RoundStep,
     annotate,
+    at_temperature,
     present,
     sample_and_score,
     truncated_scores,
@@ -69,7 +70,8 @@ def reinforce_pp(
     """
     for index, batch in enumerate(prompts, start):
         # 1. Sample y ~ pi_old(. | x) and score the whole completion: R(x, y).
-        sampled, experience = sample_and_score(engine, reward, batch, sampling, learner, config)
+        drawn = at_temperature(index, sampling, config, policy, reference)
+        sampled, experience = sample_and_score(engine, reward, batch, drawn, learner, config)
         experience = experience.to(policy.model.device)
 
         # 2. What pi_old and pi_ref thought of every token.

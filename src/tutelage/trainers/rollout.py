@@ -3,18 +3,20 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby, pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from tutelage.algorithms import (
+    distinct_ngrams,
     explained_variance,
     importance_metrics,
     kl_estimate,
     masked_mean,
     masked_variance,
+    self_overlap,
+    unique_share,
     zero_outside,
 )
 from tutelage.errors import TrainingError
@@ -24,7 +26,7 @@ from tutelage.records import Completion, EncodedPrompt, Score
 __all__ = [
     "agreement_guard",
     "collate",
-    "distinct_bigrams",
+    "diversity_metrics",
     "group_metrics",
     "reward_metrics",
     "rollout_metrics",
@@ -127,7 +129,7 @@ def score_metrics(scores: Sequence[Score]) -> dict[str, float]:
 
 
 def rollout_metrics(experience: Experience, kl: Tensor) -> dict[str, float]:
-    """KL, lengths, endings, diversity and, where there is one, the critic's fit over the round."""
+    """KL, lengths, endings and, where there is one, the critic's fit over the round."""
     mask = experience.response_mask
     rows = mask.any(1)
     assert experience.old_logprobs is not None and experience.ref_logprobs is not None
@@ -151,7 +153,6 @@ def rollout_metrics(experience: Experience, kl: Tensor) -> dict[str, float]:
     metrics = {name: float(value) for name, value in measured.items()}
     # Of all that was sampled: `drop` masks truncated rows out, and would leave none to be seen.
     metrics["response/stop_rate"] = 1.0 - int(experience.truncated.sum()) / max(1, len(rows))
-    metrics["diversity/distinct_2"] = distinct_bigrams(_turns(experience))
     return metrics
 
 
@@ -181,19 +182,21 @@ def _critic_metrics(experience: Experience) -> dict[str, Tensor]:
     return {"value/explained_variance": fit}
 
 
-def _turns(experience: Experience) -> list[list[int]]:
-    """The tokens of each turn: the last of one and the first of the next are no neighbours."""
-    turns: list[list[int]] = []
-    for tokens, written in zip(
-        experience.tokens.tolist(), experience.response_mask.tolist(), strict=True
-    ):
-        for wrote, run in groupby(zip(tokens, written, strict=True), key=lambda pair: pair[1]):
-            if wrote:
-                turns.append([token for token, _ in run])
-    return turns
+def diversity_metrics(completions: Sequence[Completion], samples: int) -> dict[str, float]:
+    """How different the completions of a round are; all that were sampled count.
 
-
-def distinct_bigrams(responses: Sequence[Sequence[int]]) -> float:
-    """distinct-2 (Li et al. 2016, arXiv:1510.03055): distinct bigrams over all bigrams."""
-    bigrams = [pair for response in responses for pair in pairwise(response)]
-    return len(set(bigrams)) / max(1, len(bigrams))
+    Args:
+        completions: those of a prompt one after the other.
+        samples: completions of each prompt; of one alone there is no `diversity/self_overlap`.
+    """
+    tokens = [completion.written_tokens for completion in completions]
+    answers = [answer for completion in completions for answer in completion.answers]
+    metrics = {
+        "diversity/distinct_1": distinct_ngrams(answers, 1),
+        "diversity/distinct_2": distinct_ngrams(answers, 2),
+        "diversity/unique": unique_share(tokens),
+    }
+    if samples > 1:
+        groups = [tokens[start : start + samples] for start in range(0, len(tokens), samples)]
+        metrics["diversity/self_overlap"] = self_overlap(groups)
+    return metrics

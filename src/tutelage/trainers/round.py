@@ -27,6 +27,7 @@ from tutelage.trainers.rollout import agreement_guard, collate
 __all__ = [
     "RoundStep",
     "annotate",
+    "at_temperature",
     "present",
     "sample_and_score",
     "spread",
@@ -61,6 +62,27 @@ def present(tensor: Tensor | None) -> Tensor:
     """A part of an experience that must have been computed by now."""
     assert tensor is not None, "the experience has not been annotated yet"
     return tensor
+
+
+def at_temperature(
+    index: int, sampling: Sampling, config: RoundsConfig, *policies: Policy
+) -> Sampling:
+    """What is sampled with in a round; where the temperature changes, the policies take it too.
+
+    Old, new and reference log-probabilities are then those of the distribution that was sampled.
+
+    Args:
+        index: of the round.
+        sampling: settings of all rounds.
+        config: has the temperature of each.
+        policies: whose log-probabilities the round will read.
+    """
+    if config.final_temperature is None:
+        return sampling
+    temperature = config.temperature_at(index)
+    for policy in policies:
+        policy.temperature = temperature
+    return replace(sampling, temperature=temperature)
 
 
 def sample_and_score(

@@ -1,7 +1,7 @@
 import pytest
 from benchmarks.core.process import SideFailed
 from benchmarks.core.row import NotAvailable, Row, Side
-from benchmarks.core.run import run_row
+from benchmarks.core.run import run_row, run_until_quiet
 
 OURS = Side("tutelage", "ours", gated=True)
 PEER = Side("peer", "peer", environment="peer")
@@ -30,23 +30,24 @@ class ScriptedSide:
     def check(self):
         return [self.gate]
 
-    def run(self):
+    def run(self, seconds=0.0):
         if self.broken:
             raise SideFailed("it broke")
         if self.side.name.startswith("rates"):
             return {"flops": 1e9, "bytes_per_s": 1e9}
         self.diary.append(("ran", self.side.name))
+        self.diary.append(("seconds", seconds))
         seconds = next(self.seconds)
         return {"wall_s": seconds, "cpu_s": seconds, "tokens": self.tokens}
 
 
-def run(row=ROW, repeats=2, ours=(1.0, 1.0), peer=(3.0, 3.0), ours_is=None, peer_is=None):
+def run(row=ROW, repeats=2, ours=(1.0, 1.0), peer=(3.0, 3.0), ours_is=None, peer_is=None, turn=0.0):
     diary = []
     made = {
         "tutelage": lambda side: ScriptedSide(side, ours, diary, **(ours_is or {})),
         "peer": lambda side: ScriptedSide(side, peer, diary, **(peer_is or {})),
     }
-    return run_row(row, repeats, lambda side: made[side.environment](side)), diary
+    return run_row(row, repeats, lambda side: made[side.environment](side), turn), diary
 
 
 def test_quiet_run_gives_ratios_in_both_clocks():
@@ -121,3 +122,30 @@ def test_fresh_rows_have_a_process_per_repeat(fresh, opened):
     row = Row("X1", "a row", "", [OURS, PEER], fresh=fresh)
     _, diary = run(row=row)
     assert sum(what == "closed" for what, _ in diary) == opened
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked"),
+    [({}, 10.0), ({"fresh": True}, 0.0), ({"repeatable": False}, 0.0)],
+)
+def test_turns_are_long_where_calls_do_the_same_work(settings, asked):
+    record, diary = run(row=Row("X1", "a row", "", [OURS, PEER], **settings), turn=10.0)
+    assert record["seconds"] == asked
+    assert {seconds for what, seconds in diary if what == "seconds"} == {asked}
+
+
+@pytest.mark.parametrize(
+    ("statuses", "kept"),
+    [
+        (["ok"], 1),
+        (["discarded", "ok"], 2),
+        (["discarded"] * 5, 3),
+        (["failed", "ok"], 1),
+    ],
+)
+def test_discarded_runs_are_kept_and_measured_again(statuses, kept):
+    scripted, records = iter(statuses), []
+    last = run_until_quiet(lambda: {"status": next(scripted)}, records.append, retries=2)
+    assert [record["status"] for record in records] == statuses[:kept]
+    assert [record["attempt"] for record in records] == list(range(1, kept + 1))
+    assert last is records[-1]

@@ -33,7 +33,8 @@ def test_lab_prints_a_table_and_writes_its_files(capsys, tmp_path, arguments, fi
 @pytest.mark.slow
 def test_cartpole_lab_prints_its_tables_and_writes_its_files(capsys, tmp_path):
     pytest.importorskip("gymnasium", reason="the extra labs is not installed")
-    from tutelage.labs.cartpole_lab import CartPoleSettings, cartpole_lab
+    from tutelage.labs.cartpole_lab import cartpole_lab
+    from tutelage.labs.settings import CartPoleSettings
 
     settings = CartPoleSettings(
         steps=300, seeds=1, discounts=(0.9,), noise_steps=300, noise_batches=3, episodes=2

@@ -47,6 +47,7 @@ def test_table_names_models_phases_and_the_verdict(capsys, recipe):
     for word in ("reference", "critic", "KV cache", "Optimiser", "available 80 GB on h100: fits"):
         assert word in shown
     assert "estimates" in shown
+    assert "50% of their limit elsewhere" in " ".join(shown.split())
     assert max(map(len, shown.splitlines())) <= 120
 
 
@@ -59,7 +60,9 @@ def test_json_adds_up(plan):
     largest = max(phase["bytes"] for phase in ppo["phases"])
     assert ppo["peak"] == ppo["process"] + kept + largest
     assert row["peak"] == max(stage["peak"] for stage in row["stages"])
-    assert row["stages"][0]["units"] == 10
+    assert row["stages"][0]["units"] == row["stages"][0]["units_at_most"] == 10
+    assert row["stages"][0]["seconds"] > 10 * row["stages"][0]["seconds_per_unit"]
+    assert all(stage["seconds_at_most"] >= stage["seconds"] for stage in row["stages"])
     assert all(stage["seconds_per_unit"] > 0 for stage in row["stages"])
 
 

@@ -65,6 +65,21 @@ def test_section_given_in_part_keeps_the_defaults_of_its_algorithm():
     assert rloo.policy.learning_rate == 3e-6
 
 
+def test_temperature_goes_to_its_last_value_in_a_straight_line():
+    cooling = {"steps": 5, "sampling": {"temperature": 1.2}, "final_temperature": 0.4}
+    read = stage(algorithm="rloo", rloo=cooling).learner
+    assert [read.temperature_at(i) for i in range(5)] == pytest.approx([1.2, 1.0, 0.8, 0.6, 0.4])
+    constant = stage(ppo={"steps": 1, "sampling": {"temperature": 0.7}}).learner
+    assert constant.temperature_at(0) == 0.7
+
+
+def test_curriculum_that_was_read_is_read_again():
+    window = {"by": "window", "low": 0.1, "pass_score": 2.5}
+    read = stage(algorithm="grpo", grpo={"curriculum": window})
+    assert read.learner.curriculum.high == 0.8
+    assert TrainStage.model_validate(read.to_json()) == read
+
+
 def test_settings_can_be_exchanged_whole():
     read = stage(algorithm="reinforce++")
     changed = read.with_learner(read.learner.model_copy(update={"steps": 7}))
@@ -102,6 +117,16 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("ppo", {"truncation": {"mode": "keep", "buffer": 8}}, "a buffer belongs to mode 'soft'"),
     ("ppo", {"truncation": {"mode": "soft", "buffer": 97}}, "the buffer lies before the limit"),
     ("rloo", {"truncation": {"mode": "soft", "buffer": 8, "value": 1.0}}, "would reward length"),
+    ("ppo", {"final_temperature": 0.0}, "greater than 0"),
+    ("ppo", {"final_temperature": float("inf")}, "finite number"),
+    ("ppo", {"final_temperature": 0.7, "steps": 1}, "a single round has one temperature"),
+    ("ppo", {"curriculum": {}}, "a curriculum needs at least 2"),
+    ("grpo", {"curriculum": {"uniform_share": 0.0}}, "greater than 0"),
+    ("grpo", {"curriculum": {"uniform_share": 1.5}}, "less than or equal to 1"),
+    ("grpo", {"curriculum": {"decay": 1.0}}, "less than 1"),
+    ("grpo", {"curriculum": {"by": "window", "low": 0.8}}, "low must be less than high"),
+    ("grpo", {"curriculum": {"low": 0.1}}, "which has no window: leave it out"),
+    ("grpo", {"curriculum": {"pass_score": 1.0}}, "which has no window: leave it out"),
 ]
 
 

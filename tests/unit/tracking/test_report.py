@@ -109,6 +109,10 @@ def test_answers_stand_side_by_side_with_their_scores(page):
     assert f"Proxy reward 6.10 Gold score {MINUS}1.70" in re.sub(r"\s+", " ", first)
 
 
+def test_a_curve_of_exploration_has_its_name_and_its_sentence(page):
+    assert "Distinct-2 Different token pairs over all pairs of a round." in page.text
+
+
 def test_every_other_curve_is_there_and_constant_ones_are_told_in_words(page):
     assert "policy/clip_active_fraction" in page.text
     assert "value/explained_variance" in page.text

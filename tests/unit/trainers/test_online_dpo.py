@@ -112,6 +112,7 @@ def rounds(tiny_causal_lm, tiny_tokenizer) -> Callable:
         guard: FiniteGuard | None = None,
         start: int = 0,
         temperature: float = 1.0,
+        reference: Policy | None = None,
         **settings,
     ):
         policy = Policy(tiny_causal_lm(), temperature=temperature)
@@ -127,7 +128,7 @@ def rounds(tiny_causal_lm, tiny_tokenizer) -> Callable:
         drawn = engine or LocalEngine(policy, tiny_tokenizer, torch.Generator().manual_seed(0))
         steps = online_dpo(
             policy,
-            policy.frozen_copy(),
+            reference or policy.frozen_copy(),
             drawn,
             judge,
             learner,
@@ -153,9 +154,11 @@ def test_first_round_starts_at_the_reference(rounds):
     assert step.metrics["dpo/margin"] == pytest.approx(0, abs=1e-5)
 
 
-def test_round_is_a_step_of_dpo_on_its_pairs(rounds, tiny_causal_lm):
-    """The same loss as offline, with the reference read from the completions' tokens."""
-    _, (step,) = rounds(scored(low_ids), learning_rate=1e-9, beta=0.3)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_round_is_a_step_of_dpo_on_its_pairs(rounds, tiny_causal_lm, seed):
+    """The same loss as offline, whether the reference is the policy's start or another model."""
+    reference = Policy(tiny_causal_lm(seed=seed))
+    _, (step,) = rounds(scored(low_ids), learning_rate=1e-9, beta=0.3, reference=reference)
     pairs = [
         AnswerPair(
             *(
@@ -170,11 +173,13 @@ def test_round_is_a_step_of_dpo_on_its_pairs(rounds, tiny_causal_lm):
         for a, b, p_a in step.pairs
     ]
     policy = Policy(tiny_causal_lm())
-    offline = measure_pairs(policy, precompute_reference(policy, pairs), OnlineDPOConfig(beta=0.3))
+    pairs = precompute_reference(reference, pairs)
+    offline = measure_pairs(policy, pairs, OnlineDPOConfig(beta=0.3))
     assert offline["dpo/chosen_logprob"] == pytest.approx(
         step.metrics["dpo/chosen_logprob"], rel=1e-5
     )
     assert offline["loss"] == pytest.approx(step.metrics["loss"], abs=1e-5)
+    assert (seed == 0) == (abs(offline["loss"] - math.log(2)) < 1e-5)
 
 
 def test_reward_rises_and_the_policy_leaves_its_reference(rounds):

@@ -16,8 +16,9 @@ from tutelage.records import (
     Score,
     ScoreStatus,
     StopReason,
+    Turn,
 )
-from tutelage.trainers.rollout import collate, distinct_bigrams, reward_metrics, rollout_metrics
+from tutelage.trainers.rollout import collate, diversity_metrics, reward_metrics, rollout_metrics
 
 PROMPT, RESPONSE = (2, 1, 3, 2, 2), (4, 1, 6, 3, 2)
 CUT = (False, False, True, False, True)
@@ -99,14 +100,7 @@ def test_round_is_measured_as_numpy_would(experience):
         "sampler/ess": weights.sum() ** 2 / (len(weights) * (weights**2).sum()),
         "sampler/truncated_fraction": (weights > 2).mean(),
     }
-    distinct = found.pop("diversity/distinct_2")
     assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
-    pairs = [
-        tuple(experience.tokens[i, t : t + 2].tolist())
-        for i in USED
-        for t in range(PROMPT[i], PROMPT[i] + RESPONSE[i] - 1)
-    ]
-    assert distinct == pytest.approx(len(set(pairs)) / len(pairs))
 
 
 def test_rewards_are_measured_over_the_scores_that_exist(experience):
@@ -174,20 +168,36 @@ def test_stop_rate_sees_the_truncated_rows_that_are_dropped(experience):
     )
 
 
-def test_distinct_bigrams_by_hand():
-    assert distinct_bigrams([[1, 2, 1, 2], [1, 2], [5]]) == 2 / 4
-    assert distinct_bigrams([[3], []]) == 0
+def completions_of(*rows: tuple[int, ...]) -> list[Completion]:
+    return [Completion("p", row, (-1.0,) * len(row), "", StopReason.LENGTH) for row in rows]
 
 
-def test_the_end_of_a_turn_and_the_beginning_of_the_next_are_no_bigram(experience):
-    mask = torch.zeros_like(experience.response_mask)
-    mask[0] = experience.response_mask[0]
-    written = mask[0].nonzero().flatten().tolist()
-    experience.tokens[0, written] = 7
-    mask[0, written[1]] = False
-    # 7 | 7 7 has one pair; 7 7 7, as if nothing had been read in between, has the same one twice.
-    metrics = rollout_metrics(replace(experience, response_mask=mask), kl_of(experience))
-    assert metrics["diversity/distinct_2"] == 1
+def test_diversity_of_a_round_by_hand():
+    """Pairs 12 23, 12, 45, 45; of the first prompt {12, 23} and {12}, of the second the same."""
+    found = diversity_metrics(completions_of((1, 2, 3), (1, 2), (4, 5), (4, 5)), 2)
+    assert found == pytest.approx(
+        {
+            "diversity/distinct_1": 5 / 9,
+            "diversity/distinct_2": 3 / 5,
+            "diversity/unique": 3 / 4,
+            "diversity/self_overlap": ((1 / 2 + 1) / 2 + 1) / 2,
+        }
+    )
+
+
+def test_single_completions_have_no_overlap_with_themselves():
+    found = diversity_metrics(completions_of((1, 2), (1, 2)), 1)
+    assert "diversity/self_overlap" not in found
+    assert found["diversity/unique"] == 0.5
+
+
+def test_the_end_of_a_turn_and_the_beginning_of_the_next_are_no_bigram():
+    (plain,) = completions_of((7, 7, 9, 7))
+    turns = (Turn(0, 2, "", plain.stop), Turn(3, 4, "", plain.stop))
+    found = diversity_metrics([replace(plain, turns=turns)], 1)
+    # 7 7 | 7 has one pair; 9 was only read.
+    assert found["diversity/distinct_2"] == 1
+    assert found["diversity/distinct_1"] == 1 / 3
 
 
 def test_round_without_anything_to_learn_has_finite_metrics(experience):

@@ -180,12 +180,26 @@ def allocator_overhead(in_motion: int, block: int, device: str) -> int:
     return round(_HELD * in_motion) if device == "cpu" and block < _HEAP_BLOCK else 0
 
 
-def update_peak(gradients: int, activations: int, logits: int, microbatches: int) -> int:
+def update_peak(
+    gradients: int, activations: int, logits: int, microbatches: int, cores: int = 1
+) -> int:
     """Highest bytes of gradients, activations and logits during an optimiser step.
 
     The last micro-batch meets the gradients of those before it. A single one does not: its
-    activations go as its gradients come.
+    activations go as its gradients come. Cores that work on a micro-batch each hold activations
+    and then a gradient of their own, which are added to the sum one by one.
+
+    Args:
+        gradients: bytes of one gradient of all that is trained.
+        activations: of a micro-batch.
+        logits: of a micro-batch.
+        microbatches: of a minibatch.
+        cores: among which they are shared out.
     """
+    if cores > 1:
+        together = min(cores, microbatches)
+        summed = gradients if microbatches > cores else 0
+        return max(together * (activations + logits) + summed, (together + 1) * gradients)
     if microbatches > 1:
         return gradients + activations + logits
     return max(activations + logits, gradients)

@@ -19,8 +19,9 @@ from tutelage.config import (
 )
 from tutelage.errors import ConfigError
 from tutelage.pipeline.graph import needed_stages
-from tutelage.pipeline.plan.parts import StagePlan
+from tutelage.pipeline.plan.parts import Place, StagePlan
 from tutelage.pipeline.plan.reinforcement import plan_train
+from tutelage.pipeline.plan.rows import Rows, answer_of, rows_of
 from tutelage.pipeline.plan.sampling import plan_evaluate, plan_sample, plan_select
 from tutelage.pipeline.plan.sizes import ModelSize, count_model, size_of_shape
 from tutelage.pipeline.plan.training import plan_dpo, plan_pretrain, plan_reward, plan_sft
@@ -125,14 +126,44 @@ def _size_of(
     return counted[source]
 
 
+@dataclass(frozen=True)
+class Data:
+    """The rows that stages read, looked up where anybody wants to know."""
+
+    recipe: Recipe
+    references: References | None
+
+    def rows(self, *wanted: str) -> Rows:
+        """Of all that is referred to."""
+        if self.references is None:
+            return Rows()
+        return rows_of(self.recipe, self.references, wanted, "rl.jsonl") or Rows()
+
+    def documents(self, stage: PretrainStage) -> Rows:
+        """What a model is first trained on."""
+        if self.references is None:
+            return Rows()
+        return rows_of(self.recipe, self.references, stage.data, "documents.jsonl") or Rows()
+
+    def asked(self, prompts: str, *models: str) -> Rows:
+        """Prompts, with answers such as all of the models were trained to give."""
+        if self.references is None:
+            return Rows()
+        answers = [answer_of(self.recipe, self.references, model) for model in models]
+        known = [answer for answer in answers if answer is not None]
+        longest = max(known) if len(known) == len(answers) else None
+        return replace(self.rows(prompts), answer=longest)
+
+
 def plan_recipe(
     recipe: Recipe,
     sizes: Mapping[str, ModelSize],
     names: Sequence[str],
     *,
     parallel: int,
-    kind: str,
+    place: Place,
     process: int,
+    references: References | None = None,
 ) -> RecipePlan:
     """Plans the named stages.
 
@@ -141,12 +172,15 @@ def plan_recipe(
         sizes: from `model_sizes`.
         names: stages that will run; those without models need nothing.
         parallel: stages that may run side by side.
-        kind: of the device: cpu or cuda.
+        place: the device.
         process: bytes of a stage's process without its models.
+        references: of the recipe's inputs, whose rows are then counted and measured; without
+            them only what the recipe says of them is known.
     """
+    read = Data(recipe, references)
     plans = []
     for name in names:
-        plan = _plan_stage(name, recipe.stages[name], sizes, kind)
+        plan = _plan_stage(name, recipe.stages[name], sizes, place, read)
         if plan is not None:
             plans.append(replace(plan, process=process))
     peaks = {plan.name: plan.peak for plan in plans}
@@ -154,30 +188,50 @@ def plan_recipe(
 
 
 def _plan_stage(
-    name: str, stage: Stage, sizes: Mapping[str, ModelSize], kind: str
+    name: str, stage: Stage, sizes: Mapping[str, ModelSize], place: Place, data: "Data"
 ) -> StagePlan | None:
     match stage:
         case PretrainStage():
-            return plan_pretrain(name, stage, size_of_shape(name, stage.model), kind)
+            return plan_pretrain(
+                name, stage, size_of_shape(name, stage.model), place, data.documents(stage)
+            )
         case SFTStage():
-            return plan_sft(name, stage, sizes[stage.model], kind)
+            return plan_sft(name, stage, sizes[stage.model], place, data.rows(*stage.data))
         case SampleStage():
-            return plan_sample(name, stage, sizes[stage.model])
+            return plan_sample(
+                name, stage, sizes[stage.model], place, data.asked(stage.prompts, stage.model)
+            )
         case RewardStage():
-            return plan_reward(name, stage, sizes[stage.model], kind)
+            return plan_reward(
+                name,
+                stage,
+                sizes[stage.model],
+                place,
+                [data.rows(*phase.preferences) for phase in stage.phases],
+            )
         case DPOStage():
-            return plan_dpo(name, stage, sizes[stage.model], kind)
+            return plan_dpo(name, stage, sizes[stage.model], place, data.rows(*stage.preferences))
         case SelectStage():
-            return plan_select(name, stage, sizes[stage.reward])
+            return plan_select(name, stage, sizes[stage.reward], place, data.rows(stage.samples))
         case TrainStage():
             reward = None if stage.reward.model is None else sizes[stage.reward.model]
-            return plan_train(name, stage, sizes[stage.model], reward, kind)
+            return plan_train(
+                name, stage, sizes[stage.model], reward, place, data.rows(stage.prompts)
+            )
         case EvaluateStage():
-            return _plan_evaluation(name, stage, sizes)
+            return _plan_evaluation(
+                name,
+                stage,
+                sizes,
+                place,
+                data.asked(stage.prompts, *stage.models.values()),
+            )
     return None
 
 
-def _plan_evaluation(name: str, stage: EvaluateStage, sizes: Mapping[str, ModelSize]) -> StagePlan:
+def _plan_evaluation(
+    name: str, stage: EvaluateStage, sizes: Mapping[str, ModelSize], place: Place, data: Rows
+) -> StagePlan:
     if stage.baseline not in stage.models:
         raise ConfigError(
             f"stages.{name}.baseline is {stage.baseline!r}, expected one of models: "
@@ -189,6 +243,8 @@ def _plan_evaluation(name: str, stage: EvaluateStage, sizes: Mapping[str, ModelS
         {label: sizes[reference] for label, reference in stage.models.items()},
         None if stage.reward is None else sizes[stage.reward],
         None if stage.judge is None else sizes[stage.judge],
+        place,
+        data,
     )
 
 

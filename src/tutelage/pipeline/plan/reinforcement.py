@@ -9,6 +9,7 @@ gradients, activations, logits ──── update
 from dataclasses import replace
 
 from tutelage.config import GRPOConfig, KLConfig, PPOConfig, RoundsConfig, TrainStage
+from tutelage.config.training import READ_TOKENS
 from tutelage.pipeline.plan.memory import (
     FLOAT,
     OPTIMIZER_STATE,
@@ -20,7 +21,8 @@ from tutelage.pipeline.plan.memory import (
     reading_logits,
     rollout,
 )
-from tutelage.pipeline.plan.parts import ModelBytes, Phase, StagePlan, Work
+from tutelage.pipeline.plan.parts import ModelBytes, Phase, Place, StagePlan, Work
+from tutelage.pipeline.plan.rows import Rows, tokens_of
 from tutelage.pipeline.plan.sizes import ModelSize
 from tutelage.pipeline.plan.training import (
     MicroBatches,
@@ -39,8 +41,6 @@ from tutelage.pipeline.plan.work import (
 
 __all__ = ["plan_train"]
 
-_SCORED_TOKENS = 16_384
-"""Tokens in one pass of a reward model."""
 _LOSS_COPIES = 6.25
 """Logits' size: logits, softmax, and four tensors and a mask of the entropy."""
 _ANCHOR_COPIES = 6.0
@@ -72,7 +72,12 @@ class _Sizes:
 
 
 def plan_train(
-    name: str, config: TrainStage, size: ModelSize, reward: ModelSize | None, device: str
+    name: str,
+    config: TrainStage,
+    size: ModelSize,
+    reward: ModelSize | None,
+    place: Place,
+    data: Rows,
 ) -> StagePlan:
     """A policy against a reward.
 
@@ -81,12 +86,16 @@ def plan_train(
         config: of the stage.
         size: of the policy.
         reward: of the reward model; None where functions alone reward.
-        device: cpu or cuda.
+        place: where.
+        data: the prompts.
     """
     rounds, at = config.learner, _Sizes(config, size)
     compute = rounds.precision.compute
     adapted = config.lora is not None
-    trained = trained_part(size, size.parameters, config.lora, compute, device, frozen=at.frozen)
+    trained = trained_part(
+        size, size.parameters, config.lora, compute, place.kind, frozen=at.frozen
+    )
+    cores = place.sharing(size.parameters, adapted=adapted)
     policy = model_bytes("policy", size, size.parameters, trained, rounds.policy)
     decoders = 1 if config.probes is None else 2
     policy = replace(policy, decoder=decoders * decoder_copy(size, compute))
@@ -102,17 +111,25 @@ def plan_train(
     checkpointing = rounds.batch.gradient_checkpointing
     own = Pass(size, at.cut.tokens, compute, blocks, checkpointing, adapted)
     logits = _logits(rounds, size, at)
-    update = update_phase(
-        (own,) if critic_pass is None else (own, critic_pass), gradients, logits, at.cut, device
-    )
+    passes = (own,) if critic_pass is None else (own, critic_pass)
+    update = update_phase(passes, gradients, logits, at.cut, place.kind, cores)
     states = _lower_states(size, at)
     phases = [
-        _rollout(config, size, at),
-        _scoring(rounds, size, reward, at, states),
+        _rollout(config, size, at, place),
+        _scoring(rounds, size, reward, at, states, cores),
         Phase(update.name, {**update.parts, **states}),
     ]
     if adapted:
         phases.append(merging_phase(size, phases[-1]))
+    # Answers grow and shrink in training: what the policy says at first tells little.
+    prompt, answer = tokens_of(replace(data, answer=None), size.vocabulary, at.prompt, at.answer)
+
+    # All but a conversation's last answer is the last answer's prompt.
+    prompt = min(prompt + (at.turns - 1) * answer, at.prompt)
+
+    def work(prompt: float, answer: float) -> tuple[Work, ...]:
+        return _work(config, size, reward, at, trained, critic, prompt, answer, place)
+
     return StagePlan(
         name=name,
         kind=config.kind,
@@ -120,7 +137,10 @@ def plan_train(
         phases=tuple(phases),
         unit="round",
         units=rounds.steps,
-        work=_work(config, size, reward, at, trained, critic),
+        work=work(at.prompt, at.answer),
+        size=size,
+        cores=cores,
+        typical=work(prompt, answer),
     )
 
 
@@ -184,9 +204,11 @@ def _lower_states(size: ModelSize, at: _Sizes) -> dict[str, int]:
     return {"states of frozen blocks": FLOAT * at.rows * at.length * size.hidden}
 
 
-def _rollout(config: TrainStage, size: ModelSize, at: _Sizes) -> Phase:
+def _rollout(config: TrainStage, size: ModelSize, at: _Sizes, place: Place) -> Phase:
     sampling = config.learner.sampling
     together = min(sampling.batch_size, at.rows)
+    if config.lora is None:
+        together = place.decoded_together(size.parameters, at.rows, sampling.batch_size)
     prompts = min(at.prompts, max(1, together // sampling.samples_per_prompt))
     cache, beside = rollout(
         size, prompts, together, at.prompt, at.answer, config.learner.precision.compute
@@ -200,10 +222,12 @@ def _scoring(
     reward: ModelSize | None,
     at: _Sizes,
     states: dict[str, int],
+    cores: int,
 ) -> Phase:
-    passes = [passing_activations(size, at.cut.tokens)]
+    passes = [min(cores, at.cut.count) * passing_activations(size, at.cut.tokens)]
     if reward is not None:
-        passes.append(passing_activations(reward, min(_SCORED_TOKENS, at.rows * at.length)))
+        tokens = min(cores * READ_TOKENS, at.rows * at.length)
+        passes.append(passing_activations(reward, tokens))
     head_tokens = rounds.batch.head_tokens
     logits = reading_logits(size, at.answers, head_tokens, 2.0)
     return Phase("scoring", {"activations": max(passes), "logits": logits, **states})
@@ -216,31 +240,43 @@ def _work(
     at: _Sizes,
     trained: Trained,
     critic: ModelBytes | None,
+    prompt: float,
+    answer: float,
+    place: Place,
 ) -> tuple[Work, ...]:
-    """Of one round."""
+    """Of one round whose rows have the given lengths."""
     rounds, compute = config.learner, config.learner.precision.compute
     share = 1.0 - at.frozen / max(1, size.layers)
-    checkpointing = rounds.batch.gradient_checkpointing
+    checkpointing, length = rounds.batch.gradient_checkpointing, prompt + answer
+    written = min(at.turns * answer, length)
     steps = rounds.passes * -(-at.rows // rounds.batch.minibatch)
     packing = Work(0.0, 2.0 * (FLOAT + format_bytes(compute)) * (size.linear + size.head))
+    batch = rounds.sampling.batch_size
+
+    def decoding(prompts: int, rows: int) -> tuple[Work, ...]:
+        shares = place.shares(size.parameters, rows) if config.lora is None else 1
+        return decoding_work(size, prompts, rows, prompt, answer, batch, compute, at.answer, shares)
+
     work = [
         packing,
-        *decoding_work(
-            size, at.prompts, at.rows, at.prompt, at.answer, rounds.sampling.batch_size, compute
-        )
-        * at.turns,
-        scoring_work(size, at.rows, at.length, at.written, compute),
-        scoring_work(size, at.rows, at.length, at.written, compute),
+        *decoding(at.prompts, at.rows) * at.turns,
+        scoring_work(size, at.rows, length, written, compute),
+        scoring_work(size, at.rows, length, written, compute),
     ]
+    if config.probes is not None:
+        # A probe is answered and held against the reference every few rounds.
+        count, often = config.probe_count, 1.0 / config.probe_every
+        probe = (*decoding(count, count), scoring_work(size, 2 * count, length, answer, compute))
+        work += [part.times(often) for part in probe]
     if reward is not None:
-        work.append(scoring_work(reward, at.rows, at.length, 0, compute))
+        work.append(scoring_work(reward, at.rows, length, 0, compute))
     rows = rounds.passes * at.rows
     work += training_work(
-        size, rows, at.length, at.written, compute, trained.weights, checkpointing, share
+        size, rows, length, written, compute, trained.weights, checkpointing, share
     )
     if critic is not None and config.critic_trunk != "shared":
-        work.append(scoring_work(size, at.rows, at.length, 0, compute))
-        work += training_work(size, rows, at.length, 0, compute, critic.parameters, checkpointing)
+        work.append(scoring_work(size, at.rows, length, 0, compute))
+        work += training_work(size, rows, length, 0, compute, critic.parameters, checkpointing)
     valued = 0 if critic is None else critic.gradients // FLOAT
     for weights in (trained.weights, valued):
         step = optimizer_work(weights)

@@ -1,5 +1,7 @@
 """Stages that decode and train nothing: sample, select, evaluate."""
 
+from dataclasses import dataclass
+
 from tutelage.config import EvaluateStage, SampleStage, SamplingConfig, SelectStage
 from tutelage.pipeline.plan.memory import (
     FLOAT,
@@ -9,7 +11,8 @@ from tutelage.pipeline.plan.memory import (
     rollout,
     rows_read,
 )
-from tutelage.pipeline.plan.parts import ModelBytes, Phase, StagePlan, Work
+from tutelage.pipeline.plan.parts import ModelBytes, Phase, Place, StagePlan, Work
+from tutelage.pipeline.plan.rows import Rows, tokens_of
 from tutelage.pipeline.plan.sizes import ModelSize
 from tutelage.pipeline.plan.work import decoding_work, scoring_work
 
@@ -23,31 +26,44 @@ _COMPUTE = "float32"
 """Models that are only asked are asked in this format."""
 
 
-def plan_sample(name: str, config: SampleStage, size: ModelSize) -> StagePlan:
+def plan_sample(
+    name: str, config: SampleStage, size: ModelSize, place: Place, data: Rows
+) -> StagePlan:
     """Completions, batch by batch."""
-    phase, work, batch = _decode(size, config.sampling, config.max_prompt_tokens, config.limit)
-    units = None
-    if config.limit is not None:
-        units = -(-config.limit * config.sampling.samples_per_prompt // batch)
+    # Four batches are handed over at a time, whose rows all cores can share.
+    decoded = _decode(
+        size, config.sampling, config.max_prompt_tokens, config.limit, place, data, batches=4
+    )
+    units, count = None, _limited(data, config.limit)
+    if count is not None:
+        units = -(-count * config.sampling.samples_per_prompt // decoded.batch)
     return StagePlan(
         name=name,
         kind=config.kind,
         models=(_decoded("policy", size),),
-        phases=(phase,),
+        phases=(decoded.phase,),
         unit="batch",
         units=units,
-        work=work,
+        work=decoded.work,
+        size=size,
+        cores=place.sharing(size.parameters),
+        typical=decoded.typical,
     )
 
 
-def plan_select(name: str, config: SelectStage, size: ModelSize) -> StagePlan:
+def plan_select(
+    name: str, config: SelectStage, size: ModelSize, place: Place, data: Rows
+) -> StagePlan:
     """Completions that exist already, scored batch by batch."""
     length = min(_SCORED_TOKENS, size.context)
     rows = rows_read(length)
     total = size.backbone + size.hidden
     units = None
-    if config.limit is not None and config.best_of is not None:
-        units = -(-config.limit * config.best_of // rows)
+    count = _limited(data, config.limit)
+    answers = config.best_of or (round(data.answers) if data.answers > 1 else None)
+    if count is not None and answers is not None:
+        units = -(-count * answers // rows)
+    prompt, answer = tokens_of(data, size.vocabulary, length // 2, length // 2)
     return StagePlan(
         name=name,
         kind=config.kind,
@@ -56,6 +72,8 @@ def plan_select(name: str, config: SelectStage, size: ModelSize) -> StagePlan:
         unit="batch",
         units=units,
         work=(scoring_work(size, rows, length, 0, _COMPUTE),),
+        size=size,
+        typical=(scoring_work(size, rows, prompt + answer, 0, _COMPUTE),),
     )
 
 
@@ -65,6 +83,8 @@ def plan_evaluate(
     sizes: dict[str, ModelSize],
     reward: ModelSize | None,
     judge: ModelSize | None,
+    place: Place,
+    data: Rows,
 ) -> StagePlan:
     """The baseline stays; the models, itself among them, come one after the other.
 
@@ -74,7 +94,10 @@ def plan_evaluate(
         sizes: of the models by their label.
         reward: of the model whose score is the proxy.
         judge: of the second reward model.
+        place: where.
+        data: the prompts.
     """
+    cores = place.sharing(max(size.parameters for size in sizes.values()))
     baseline = sizes[config.baseline]
     largest = max(sizes.values(), key=lambda size: size.parameters)
     models = [
@@ -90,25 +113,29 @@ def plan_evaluate(
     if config.environment is not None:
         # All but a conversation's last answer is the last answer's prompt.
         longest, turns = config.environment.max_tokens - answer, config.environment.max_turns
-    phase, work, batch = _decode(largest, config.sampling, longest, config.limit)
-    work *= turns
+    decoded = _decode(largest, config.sampling, longest, config.limit, place, data, batches=4)
     length = min(longest, baseline.context - answer) + answer
     rows = rows_read(length)
     comparing = {
-        "activations": passing_activations(baseline, rows * length),
-        "logits": reading_logits(baseline, rows * answer, _HEAD_TOKENS, 2.0),
+        "activations": cores * passing_activations(baseline, rows * length),
+        "logits": cores * reading_logits(baseline, rows * answer, _HEAD_TOKENS, 2.0),
     }
-    phases = [phase, Phase("comparing", comparing)]
+    phases = [decoded.phase, Phase("comparing", comparing)]
     scorers = [size for size in (reward, judge) if size is not None]
     for size in scorers:
-        phases.append(
-            Phase("scoring", {"activations": passing_activations(size, rows_read(length) * length)})
+        read = cores * passing_activations(size, rows_read(length) * length)
+        phases.append(Phase("scoring", {"activations": read}))
+
+    def judging(prompt: float, answer: float) -> tuple[Work, ...]:
+        read = prompt + answer
+        return (
+            scoring_work(baseline, decoded.batch, read, answer, _COMPUTE),
+            *(scoring_work(each, decoded.batch, read, 0, _COMPUTE) for each in scorers),
         )
-    work += (scoring_work(baseline, batch, length, answer, _COMPUTE),)
-    work += tuple(scoring_work(size, batch, length, 0, _COMPUTE) for size in scorers)
-    units = None
-    if config.limit is not None:
-        units = len(sizes) * -(-config.limit // batch)
+
+    units, count = None, _limited(data, config.limit)
+    if count is not None:
+        units = len(sizes) * -(-count // decoded.batch)
     return StagePlan(
         name=name,
         kind=config.kind,
@@ -116,8 +143,17 @@ def plan_evaluate(
         phases=tuple(phases),
         unit="batch",
         units=units,
-        work=work,
+        work=(*decoded.work * turns, *judging(length - answer, answer)),
+        size=largest,
+        cores=cores,
+        typical=(*decoded.typical * turns, *judging(*decoded.lengths)),
     )
+
+
+def _limited(data: Rows, limit: int | None) -> int | None:
+    """Prompts, where it is known how many there are."""
+    known = [count for count in (data.count, limit) if count is not None]
+    return min(known) if known else None
 
 
 def _decoded(role: str, size: ModelSize) -> ModelBytes:
@@ -130,16 +166,45 @@ def _decoded(role: str, size: ModelSize) -> ModelBytes:
     )
 
 
+@dataclass(frozen=True)
+class _Decoded:
+    """A batch of completions."""
+
+    phase: Phase
+    batch: int
+    """Completions in it."""
+    work: tuple[Work, ...]
+    """All as long as they may be."""
+    typical: tuple[Work, ...]
+    lengths: tuple[float, float]
+    """Tokens of a typical prompt and answer."""
+
+
 def _decode(
-    size: ModelSize, sampling: SamplingConfig, longest_prompt: int, limit: int | None
-) -> tuple[Phase, tuple[Work, ...], int]:
-    """The phase, its work, and the completions in a batch."""
+    size: ModelSize,
+    sampling: SamplingConfig,
+    longest_prompt: int,
+    limit: int | None,
+    place: Place,
+    data: Rows,
+    batches: int,
+) -> _Decoded:
     answer = min(sampling.max_tokens, size.context - 1)
     prompt = max(1, min(longest_prompt, size.context - answer))
     prompts = max(1, sampling.batch_size // sampling.samples_per_prompt)
     if limit is not None:
         prompts = min(prompts, limit)
     rows = prompts * sampling.samples_per_prompt
-    cache, beside = rollout(size, prompts, rows, prompt, answer, _COMPUTE)
-    work = decoding_work(size, prompts, rows, prompt, answer, rows, _COMPUTE)
-    return Phase("rollout", {"KV cache": cache, "activations": beside}), work, rows
+    asked = batches * rows if limit is None else min(batches * rows, limit * rows // prompts)
+    together = place.decoded_together(size.parameters, asked, sampling.batch_size)
+    shares = place.shares(size.parameters, asked) * rows / asked
+    read = max(1, together // sampling.samples_per_prompt)
+    cache, beside = rollout(size, read, together, prompt, answer, _COMPUTE)
+    lengths = tokens_of(data, size.vocabulary, prompt, answer)
+    return _Decoded(
+        phase=Phase("rollout", {"KV cache": cache, "activations": beside}),
+        batch=rows,
+        work=decoding_work(size, prompts, rows, prompt, answer, rows, _COMPUTE, None, shares),
+        typical=decoding_work(size, prompts, rows, *lengths, rows, _COMPUTE, answer, shares),
+        lengths=lengths,
+    )

@@ -1,6 +1,6 @@
 """A plan for people, as tables, and for machines, as JSON."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -9,10 +9,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tutelage.pipeline.plan.devices import REACHED, Device, seconds
+from tutelage.pipeline.plan.devices import LOADING, PACE, REACHED, START, Device, Pace, seconds
 from tutelage.pipeline.plan.knobs import Advice
 from tutelage.pipeline.plan.parts import StagePlan
 from tutelage.pipeline.plan.recipe import ALONE, RecipePlan
+from tutelage.pipeline.plan.rows import SHARE_OF_LIMIT
+from tutelage.pipeline.plan.sizes import ModelSize
 from tutelage.tracking.format import duration
 
 __all__ = ["Verdict", "amount", "plan_json", "plan_tables", "refusal"]
@@ -32,17 +34,46 @@ class Verdict:
     """Share of the device's threads that each stage has."""
     advice: Advice = field(default_factory=Advice)
     gpus: int = 1
+    paces: Mapping[ModelSize, Pace] = field(default_factory=dict)
+    """Measured, by the model."""
 
     @property
     def fits(self) -> bool:
         """Whether the peak is within the memory of the device."""
         return self.plan.peak <= self.device.memory
 
-    def update_seconds(self, stage: StagePlan) -> float | None:
-        """An estimate for one unit of a stage; None where the rates are not known."""
+    def unit_seconds(self, stage: StagePlan, *, longest: bool = False) -> float | None:
+        """An estimate for one unit of a stage; None where the rates are not known.
+
+        Args:
+            stage: of the plan.
+            longest: with rows as long as the recipe allows, instead of typical ones.
+        """
         if self.device.rates is None:
             return None
-        return seconds(stage.work, self.device.rates, self.shares.get(stage.name, 1.0))
+        work = stage.work if longest else stage.typical or stage.work
+        pace = PACE[self.device.kind]
+        if stage.size is not None:
+            pace = self.paces.get(stage.size, pace)
+        share = self.shares.get(stage.name, 1.0)
+        return seconds(work, self.device.rates, share, pace, stage.cores)
+
+    def stage_seconds(self, stage: StagePlan, *, longest: bool = False) -> float | None:
+        """Of all its units; None where it is not known how many they are."""
+        one, units = self.unit_seconds(stage, longest=longest), stage.units
+        if not longest and stage.expected is not None:
+            units = stage.expected
+        start = START + LOADING * len(stage.models)
+        return None if one is None or units is None else start + one * units
+
+    def all_seconds(self, *, longest: bool = False) -> float | None:
+        """Of all stages, side by side where they can be; None where one of them is not known."""
+        each = [
+            None if took is None else took * self.shares.get(stage.name, 1.0)
+            for stage in self.plan.stages
+            for took in [self.stage_seconds(stage, longest=longest)]
+        ]
+        return None if None in each else sum(took for took in each if took is not None)
 
 
 def amount(size: float, unit: str = "B") -> str:
@@ -90,23 +121,28 @@ def _models(stages: Sequence[StagePlan]) -> Table:
 
 
 def _stages(verdict: Verdict) -> Table:
-    columns = ("Models", "Activations", "KV cache", "Peak", "One", "at most", "Times", "In all")
+    columns = ("Activations", "KV cache", "Peak", "Work", "Takes", "At most")
     table = _new_table("Stages", ("Stage", "Largest in"), columns)
     for stage in verdict.plan.stages:
-        one = verdict.update_seconds(stage)
+        typical, most = verdict.stage_seconds(stage), verdict.stage_seconds(stage, longest=True)
         table.add_row(
             stage.name,
             stage.largest.name,
-            amount(stage.kept),
             amount(_activations(stage)),
             amount(_cache(stage)) if _cache(stage) else "-",
             amount(stage.peak),
-            stage.unit,
-            "-" if one is None else f"~{_short(one)}",
-            "-" if stage.units is None else f"{stage.units:,}",
-            "-" if one is None or stage.units is None else f"~{duration(one * stage.units)}",
+            _work(verdict, stage),
+            "-" if typical is None else f"~{duration(typical)}",
+            "-" if most is None else duration(most),
         )
     return table
+
+
+def _work(verdict: Verdict, stage: StagePlan) -> str:
+    """How often something is done, and how long it takes each time."""
+    one, units = verdict.unit_seconds(stage), stage.expected or stage.units
+    each = "" if one is None else f" ~{_short(one)}"
+    return f"{stage.unit}{each}" if units is None else f"{units:,} x {stage.unit}{each}"
 
 
 def _short(took: float) -> str:
@@ -135,20 +171,35 @@ def _summary(verdict: Verdict) -> Iterator[str]:
         f"Memory is at the longest rows that the recipe allows, {amount(device.process)} of each "
         "stage for its process included, data not."
     )
-    if device.rates is not None:
-        rates = device.rates
-        origin = "measured just now" if device.measured else "by its data sheet"
-        yield (
-            f"Times are estimates for such rows, at {REACHED:.0%} of its rates, {origin}: "
-            f"{rates.float32 / 1e9:,.0f} GFLOP/s float32, {rates.bfloat16 / 1e9:,.0f} bfloat16, "
-            f"{rates.bandwidth / 1e9:,.0f} GB/s."
-        )
+    yield from _times(verdict)
     if verdict.gpus > 1:
         yield (
             f"{verdict.gpus} GPUs stand for replicas that share the rows, without the time to "
             "add up their gradients. This version runs a stage on one GPU."
         )
     yield from _advice(verdict)
+
+
+def _times(verdict: Verdict) -> Iterator[str]:
+    """What the times are made of."""
+    if (rates := verdict.device.rates) is None:
+        return
+    typical, most = verdict.all_seconds(), verdict.all_seconds(longest=True)
+    if typical is not None and most is not None:
+        yield (
+            f"All of these stages, side by side where they can be: ~{duration(typical)}, at most "
+            f"{duration(most)}."
+        )
+    origin = "measured just now" if verdict.device.measured else "by its data sheet"
+    shares = [f"{pace.reached:.0%}" for pace in verdict.paces.values()]
+    reached = " and ".join(dict.fromkeys(shares)) or f"{REACHED:.0%}"
+    yield (
+        f"Times are estimates: operations and bytes at {reached} of the rates, {origin}: "
+        f"{rates.float32 / 1e9:,.0f} GFLOP/s float32, {rates.bfloat16 / 1e9:,.0f} bfloat16, "
+        f"{rates.bandwidth / 1e9:,.0f} GB/s. Rows have the length of those in the data where it "
+        f"is there or can be foreseen, {SHARE_OF_LIMIT:.0%} of their limit elsewhere, and answers "
+        'to a reward always. "At most" is with the longest rows that the recipe allows.'
+    )
 
 
 def _advice(verdict: Verdict) -> Iterator[str]:
@@ -187,7 +238,10 @@ def plan_json(verdict: Verdict) -> dict[str, Any]:
         "fits": verdict.fits,
         "peak": plan.peak,
         "together": list(plan.together),
-        "assumed_share_of_rates": REACHED,
+        "seconds": verdict.all_seconds(),
+        "seconds_at_most": verdict.all_seconds(longest=True),
+        "share_of_rates": {size.source: pace.reached for size, pace in verdict.paces.items()}
+        or REACHED,
         "stages": [_stage_json(stage, verdict) for stage in plan.stages],
         "knobs": [asdict(knob) for knob in verdict.advice.knobs],
         "peak_with_all_knobs": verdict.advice.peak or None,
@@ -206,6 +260,9 @@ def _stage_json(stage: StagePlan, verdict: Verdict) -> dict[str, Any]:
             for phase in stage.phases
         ],
         "unit": stage.unit,
-        "units": stage.units,
-        "seconds_per_unit": verdict.update_seconds(stage),
+        "units": stage.expected or stage.units,
+        "units_at_most": stage.units,
+        "seconds_per_unit": verdict.unit_seconds(stage),
+        "seconds": verdict.stage_seconds(stage),
+        "seconds_at_most": verdict.stage_seconds(stage, longest=True),
     }

@@ -5,12 +5,15 @@ child.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tutelage.config import Recipe
 from tutelage.pipeline.graph import available_cores, stage_threads
-from tutelage.pipeline.plan.devices import Device
+from tutelage.pipeline.plan.devices import Device, Pace
 from tutelage.pipeline.plan.knobs import Advice, advise
+from tutelage.pipeline.plan.parts import Place
 from tutelage.pipeline.plan.recipe import RecipePlan, model_sizes, per_device, plan_recipe
+from tutelage.pipeline.plan.sizes import ModelSize
 from tutelage.pipeline.plan.table import Verdict
 from tutelage.pipeline.references import References
 
@@ -42,8 +45,9 @@ def judge(
             sizes,
             names,
             parallel=_parallel(changed),
-            kind=device.kind,
+            place=_place(changed, device),
             process=device.process,
+            references=references if device.rates is not None else None,
         )
 
     found = plan(recipe)
@@ -55,7 +59,25 @@ def judge(
         shares=_shares(recipe, names) if device.kind == "cpu" else {},
         advice=Advice() if fits else advise(recipe, found, device.memory, plan),
         gpus=gpus,
+        paces=_paces(found, device, recipe.threads or available_cores()),
     )
+
+
+def _paces(plan: RecipePlan, device: Device, cores: int) -> dict[ModelSize, Pace]:
+    """Of each width of models, where they can be measured."""
+    if device.rates is None or not device.measured:
+        return {}
+    from tutelage.pipeline.plan.calibration import measured_pace
+
+    threads = cores if device.kind == "cpu" else 1
+    one = replace(device.rates, float32=device.rates.float32 / threads)
+    sizes = dict.fromkeys(stage.size for stage in plan.stages if stage.size is not None)
+    return {size: measured_pace(size, device.kind, one) for size in sizes}
+
+
+def _place(recipe: Recipe, device: Device) -> Place:
+    cores = recipe.threads or available_cores()
+    return Place(device.kind, cores if device.kind == "cpu" else 1)
 
 
 def _parallel(recipe: Recipe) -> int:

@@ -16,7 +16,7 @@ from tutelage.pipeline.plan.sizes import ModelSize
 __all__ = ["decoding_work", "forward_flops", "optimizer_work", "scoring_work", "training_work"]
 
 
-def forward_flops(size: ModelSize, rows: int, length: int, answers: int) -> float:
+def forward_flops(size: ModelSize, rows: float, length: float, answers: float) -> float:
     """Operations of a forward pass.
 
     Args:
@@ -31,16 +31,16 @@ def forward_flops(size: ModelSize, rows: int, length: int, answers: int) -> floa
     return products + attention
 
 
-def scoring_work(size: ModelSize, rows: int, length: int, answers: int, compute: str) -> Work:
+def scoring_work(size: ModelSize, rows: float, length: float, answers: float, compute: str) -> Work:
     """A pass without gradients."""
     return Work(forward_flops(size, rows, length, answers), compute=compute)
 
 
 def training_work(
     size: ModelSize,
-    rows: int,
-    length: int,
-    answers: int,
+    rows: float,
+    length: float,
+    answers: float,
     compute: str,
     trained: int,
     checkpointing: bool = False,
@@ -65,9 +65,17 @@ def optimizer_work(weights: int) -> Work:
 
 
 def decoding_work(
-    size: ModelSize, prompts: int, rows: int, prompt: int, answer: int, batch: int, compute: str
+    size: ModelSize,
+    prompts: float,
+    rows: float,
+    prompt: float,
+    answer: float,
+    batch: int,
+    compute: str,
+    longest: int | None = None,
+    shares: float = 1.0,
 ) -> tuple[Work, ...]:
-    """Prompts are read once, then all answers are as long as they may be.
+    """Prompts are read once, then a token of every answer that has not ended in each step.
 
     Args:
         size: of the policy.
@@ -77,13 +85,21 @@ def decoding_work(
         answer: tokens of each completion.
         batch: completions decoded side by side.
         compute: format of weights, products and cache.
+        longest: tokens of the longest completion of a batch; unset, all are alike.
+        shares: parts that are decoded by themselves.
     """
     weights = size.linear + size.head
-    steps = -(-rows // batch) * answer
+    steps = shares * -(-rows // (shares * batch)) * (answer if longest is None else longest)
     mean_context = prompt + answer / 2
-    cache = key_value_cache(size, rows * answer, 1, compute) * mean_context
+    cache = key_value_cache(size, 1, 1, compute) * rows * answer * mean_context
     return (
         Work(forward_flops(size, prompts, prompt, 1), compute=compute),
-        Work(2.0 * weights * rows * answer, 1.0 * format_bytes(compute) * weights * steps, compute),
+        Work(
+            2.0 * weights * rows * answer,
+            1.0 * format_bytes(compute) * weights * steps,
+            compute,
+            # The head and the draw take about as long as a block.
+            steps=steps * (size.layers + 1),
+        ),
         Work(0.0, cache),
     )

@@ -6,7 +6,6 @@ preferences ──tokens──> pairs ──────────┴──dpo
 """
 
 import math
-import random
 from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
@@ -15,17 +14,16 @@ from tutelage.config import DPOStage
 from tutelage.data.loaders import load_preferences
 from tutelage.distributed import Cores
 from tutelage.errors import DataError
-from tutelage.models import Policy, recompute_activations
+from tutelage.models import Policy
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import (
     Speed,
-    compute_dtype,
     generator,
-    load_policy,
+    held_out_prompts,
     new_learner,
+    policy_to_train,
     save_policy,
     share_out,
-    trained_part,
 )
 from tutelage.records import Preference
 from tutelage.trainers.batches import Shuffled
@@ -50,16 +48,7 @@ _HELD_OUT = {
 
 def run(config: DPOStage, context: StageContext) -> dict[str, float]:
     """Trains, measures on held-out prompts and saves the model."""
-    compute = compute_dtype(config.precision)
-    policy, tokenizer = load_policy(
-        context.resolve(config.model, "model"),
-        compute=compute,
-        head_tokens=config.batch.head_tokens,
-        lora=config.lora,
-    )
-    part = trained_part(config.lora, policy.model, compute)
-    if config.batch.gradient_checkpointing:
-        recompute_activations(policy.model)
+    policy, tokenizer, part = policy_to_train(config, context)
     paths = context.resolve_all(config.preferences, "preferences.jsonl")
     preferences = [row for path in paths for row in load_preferences(path)][: config.limit]
     rows, kept_back = _split(preferences, config.held_out, context.seed)
@@ -104,14 +93,12 @@ def _split(
     preferences: Sequence[Preference], share: float, seed: int
 ) -> tuple[list[Preference], list[Preference]]:
     """The pairs to train on, and those of the prompts that are held out."""
-    ids = sorted({row.comparison.prompt.id for row in preferences})
-    random.Random(seed).shuffle(ids)
-    kept = set(ids[: max(1, round(share * len(ids)))]) if share else set()
+    kept = held_out_prompts(preferences, share, seed)
     training = [row for row in preferences if row.comparison.prompt.id not in kept]
     if not training:
         raise DataError(
-            f"none of {len(preferences)} preferences is left to train on after {len(kept)} of "
-            f"{len(ids)} prompts were held out: give more, or lower held_out"
+            f"none of {len(preferences)} preferences is left to train on after {len(kept)} "
+            "prompts were held out: give more, or lower held_out"
         )
     return training, [row for row in preferences if row.comparison.prompt.id in kept]
 

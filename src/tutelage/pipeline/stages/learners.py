@@ -42,9 +42,8 @@ from tutelage.pipeline.stages.preparation import (
     new_learner,
     trained_part,
 )
-from tutelage.records import EncodedPrompt
 from tutelage.rewards import Reward
-from tutelage.trainers.batches import Shuffled
+from tutelage.trainers.curriculum import PromptBatches
 from tutelage.trainers.grpo import grpo
 from tutelage.trainers.learner import Learner
 from tutelage.trainers.optimizer import Optimizer
@@ -66,7 +65,7 @@ class Parts:
     engine: Engine
     reward: Reward
     learner: Learner
-    prompts: Shuffled[EncodedPrompt]
+    prompts: PromptBatches
     sampling: Sampling
     critic: Critic | None = None
     kl_coefficient: KLCoefficient | None = None
@@ -81,7 +80,7 @@ class Parts:
         engine: Engine,
         reward: Reward,
         learner: Learner,
-        prompts: Shuffled[EncodedPrompt],
+        prompts: PromptBatches,
         sampling: Sampling,
         critic: Critic | None,
     ) -> "Parts":

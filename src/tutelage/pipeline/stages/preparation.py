@@ -1,5 +1,6 @@
 """What stages prepare alike: seeded generators, policies, encoded prompts, samplers, cards."""
 
+import random
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tutelage.config import BatchConfig, LoRAConfig, PrecisionConfig, SamplingConfig
+from tutelage.config import (
+    BatchConfig,
+    DPOStage,
+    LoRAConfig,
+    PrecisionConfig,
+    SamplingConfig,
+    SFTStage,
+)
 from tutelage.data.chat import encode_prompts, ensure_chat_template, stop_token_ids
 from tutelage.distributed import Cores, cores_for
 from tutelage.errors import ModelError
@@ -21,10 +29,11 @@ from tutelage.models import (
     four_bit,
     load_causal_lm,
     load_tokenizer,
+    recompute_activations,
     save_model,
 )
 from tutelage.pipeline.context import StageContext
-from tutelage.records import EncodedPrompt, Prompt
+from tutelage.records import EncodedPrompt, Preference, Prompt
 from tutelage.tracking.card import ModelCard, write_model_card
 from tutelage.trainers.finite import FiniteGuard
 from tutelage.trainers.learner import Learner
@@ -37,8 +46,10 @@ __all__ = [
     "device",
     "encode",
     "generator",
+    "held_out_prompts",
     "load_policy",
     "new_learner",
+    "policy_to_train",
     "quantised",
     "sampling_of",
     "save_policy",
@@ -127,6 +138,23 @@ def load_policy(
     return policy, tokenizer
 
 
+def policy_to_train(
+    config: SFTStage | DPOStage, context: StageContext
+) -> tuple[Policy, PreTrainedTokenizerBase, Adapter | WholeModel]:
+    """A stage's model as a policy, its tokenizer, and the part of the model that is trained."""
+    compute = compute_dtype(config.precision)
+    policy, tokenizer = load_policy(
+        context.resolve(config.model, "model"),
+        compute=compute,
+        head_tokens=config.batch.head_tokens,
+        lora=config.lora,
+    )
+    part = trained_part(config.lora, policy.model, compute)
+    if config.batch.gradient_checkpointing:
+        recompute_activations(policy.model)
+    return policy, tokenizer, part
+
+
 def trained_part(
     lora: LoRAConfig | None,
     model: PreTrainedModel,
@@ -156,6 +184,13 @@ def add_adapter(
         name=name,
         compute=compute,
     )
+
+
+def held_out_prompts(preferences: Sequence[Preference], share: float, seed: int) -> set[str]:
+    """Ids of the prompts that are kept to measure by: one at least, unless the share is 0."""
+    ids = sorted({row.comparison.prompt.id for row in preferences})
+    random.Random(seed).shuffle(ids)
+    return set(ids[: max(1, round(share * len(ids)))]) if share else set()
 
 
 def save_policy(

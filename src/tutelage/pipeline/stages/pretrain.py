@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from tutelage.config import BatchConfig, PretrainStage
+from tutelage.config.training import PRETRAIN_TOKENS
 from tutelage.data.chat import encode_text
 from tutelage.data.jsonl import read_jsonl
 from tutelage.data.loaders import load_demonstrations, load_texts
@@ -37,10 +38,6 @@ __all__ = ["run"]
 _HELD_OUT = 64
 """Sequences that measure progress and are not trained on."""
 _TOKENIZER_DOCUMENTS = 4000
-
-
-_MICROBATCH_TOKENS = 1024
-"""Several to a step, for several cores."""
 
 
 def run(config: PretrainStage, context: StageContext) -> dict[str, float]:
@@ -85,7 +82,7 @@ def _train(
     learner = new_learner(
         context,
         {"pretrain": optimizer},
-        BatchConfig(minibatch=config.rows, microbatch_tokens=_MICROBATCH_TOKENS),
+        BatchConfig(minibatch=config.rows, microbatch_tokens=PRETRAIN_TOKENS),
         source,
         cores,
     )

@@ -60,10 +60,12 @@ class Probe:
             notify=context.progress.message,
             cores=cores,
         )
+        # A view with a temperature of its own: that of the training rounds may change.
+        same = reference.around(reference.model, reference.backbone.within)
         return cls(
             prompts,
             engine,
-            reference,
+            same,
             sampling,
             context.seed,
             config.probe_every,

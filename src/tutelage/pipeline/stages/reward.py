@@ -7,7 +7,6 @@ reference samples ──> mean, sigma, length slope: the units of PPO's reward
 
 import json
 import math
-import random
 from collections.abc import Sequence
 
 from tutelage.config import RewardPhase, RewardStage
@@ -22,6 +21,7 @@ from tutelage.pipeline.stages.preparation import (
     compute_dtype,
     device,
     generator,
+    held_out_prompts,
     new_learner,
     quantised,
     share_out,
@@ -89,9 +89,7 @@ def _split(
     phases: Sequence[Sequence[Preference]], share: float, seed: int
 ) -> tuple[list[list[Preference]], list[Preference]]:
     """Keeps a share of the last phase's prompts out of every phase."""
-    ids = sorted({row.comparison.prompt.id for row in phases[-1]})
-    random.Random(seed).shuffle(ids)
-    kept = set(ids[: max(1, round(share * len(ids)))]) if share else set()
+    kept = held_out_prompts(phases[-1], share, seed)
     training = [[row for row in rows if row.comparison.prompt.id not in kept] for rows in phases]
     for number, rows in enumerate(training, 1):
         if not rows:

@@ -8,17 +8,14 @@ from transformers import PreTrainedTokenizerBase
 from tutelage.config import SFTStage
 from tutelage.data.chat import IGNORED, encode_demonstrations
 from tutelage.data.loaders import load_demonstrations
-from tutelage.models import recompute_activations
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import (
     Speed,
-    compute_dtype,
     generator,
-    load_policy,
     new_learner,
+    policy_to_train,
     save_policy,
     share_out,
-    trained_part,
 )
 from tutelage.records import Demonstration
 from tutelage.trainers.batches import Shuffled
@@ -30,16 +27,7 @@ __all__ = ["run"]
 
 def run(config: SFTStage, context: StageContext) -> dict[str, float]:
     """Fine-tunes and saves the model."""
-    compute = compute_dtype(config.precision)
-    policy, tokenizer = load_policy(
-        context.resolve(config.model, "model"),
-        compute=compute,
-        head_tokens=config.batch.head_tokens,
-        lora=config.lora,
-    )
-    part = trained_part(config.lora, policy.model, compute)
-    if config.batch.gradient_checkpointing:
-        recompute_activations(policy.model)
+    policy, tokenizer, part = policy_to_train(config, context)
     paths = context.resolve_all(config.data, "sft.jsonl")
     demonstrations = [row for path in paths for row in load_demonstrations(path)][: config.limit]
     sequences = _encode(config, context, tokenizer, demonstrations)

@@ -46,7 +46,7 @@ from tutelage.rewards import (
 )
 from tutelage.tracking.metrics import SampleWriter
 from tutelage.trainers.alarms import Alarms
-from tutelage.trainers.batches import Shuffled
+from tutelage.trainers.curriculum import batches_of, observed
 from tutelage.trainers.round import RoundStep
 
 __all__ = ["run"]
@@ -93,7 +93,7 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
     sampling = sampling_of(settings.sampling, tokenizer)
     probe = Probe.of(config, context, tokenizer, policy, reference, sampling, cores)
     learner = learner_of(settings, part.weights, critic, context, cores)
-    batches = Shuffled(prompts, settings.prompts_per_step, settings.steps, generator(context))
+    batches = batches_of(settings, prompts, generator(context))
     parts = Parts.of(
         settings, policy, reference, engine, reward, learner, batches, sampling, critic
     )
@@ -112,7 +112,8 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
     ) as checkpoints:
         if checkpoints.resumed_at:
             engine.load_weights(policy)
-        _consume(parts.rounds(settings), config, context, probe, recent, alarms)
+        rounds = observed(parts.rounds(settings), batches, settings)
+        _consume(rounds, config, context, probe, recent, alarms)
     _save(config, context, part, critic, tokenizer)
     keys = ("reward/score", "reward/total", "kl/sequence", "response/length", "response/truncated")
     means = {key: sum(row[key] for row in recent) / len(recent) for key in keys}

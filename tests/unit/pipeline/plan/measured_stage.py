@@ -1,6 +1,6 @@
 """Runs one stage in this process and prints the most memory it ever took, in bytes.
 
-python measured_stage.py '{"kind": "sft", "model": ...}' FOLDER
+python measured_stage.py '{"kind": "sft", "model": ...}' FOLDER CORES
 """
 
 import importlib
@@ -23,7 +23,7 @@ def highest_resident_bytes() -> int:
     raise ValueError("the kernel does not tell VmHWM")
 
 
-def main(stage: str, folder: Path) -> None:
+def main(stage: str, folder: Path, cores: int) -> None:
     """Runs the stage as a worker does."""
     recipe = Recipe.model_validate({"name": "measured", "stages": {"stage": json.loads(stage)}})
     config = recipe.stages["stage"]
@@ -32,6 +32,7 @@ def main(stage: str, folder: Path) -> None:
         folder=folder,
         seed=0,
         threads=1,
+        cores=cores,
         progress=NullProgress(),
         metrics=MetricWriter([]),
         references=References(),
@@ -41,4 +42,4 @@ def main(stage: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

@@ -5,6 +5,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from tutelage.config import OptimizerConfig
+from tutelage.distributed import cores_for
 from tutelage.models import Policy
 from tutelage.models.causal import Backbone
 from tutelage.models.checkpointing import recompute_activations
@@ -21,6 +22,7 @@ from tutelage.pipeline.plan.memory import (
     reading_logits,
     update_peak,
 )
+from tutelage.pipeline.plan.parts import Place
 from tutelage.pipeline.plan.sizes import count_model
 from tutelage.trainers.optimizer import Optimizer
 
@@ -165,6 +167,37 @@ def test_gradients_meet_activations_only_from_the_second_micro_batch_on():
     assert update_peak(gradients=10, activations=7, logits=2, microbatches=1) == 10
     assert update_peak(gradients=5, activations=7, logits=2, microbatches=1) == 9
     assert update_peak(gradients=10, activations=7, logits=2, microbatches=2) == 19
+
+
+def test_each_core_holds_activations_and_then_a_gradient():
+    # Two of two micro-batches: 2 x (7 + 2), or two gradients and their sum.
+    assert update_peak(gradients=5, activations=7, logits=2, microbatches=2, cores=2) == 18
+    assert update_peak(gradients=10, activations=7, logits=2, microbatches=2, cores=2) == 30
+    # The sum of the first two waits while the next two are worked on.
+    assert update_peak(gradients=5, activations=7, logits=2, microbatches=3, cores=2) == 23
+    # A single one is worked on by itself, and added to nothing.
+    assert update_peak(gradients=5, activations=7, logits=2, microbatches=1, cores=8) == 10
+
+
+def test_rows_are_shared_out_where_the_stages_do_it():
+    linear = torch.nn.Linear(4000, 5000, bias=False)
+    for place, weights in ((Place("cpu", 2), 20_000_000), (Place("cpu", 2), 20_000_001)):
+        whole = [linear] if weights == 20_000_000 else [linear, torch.nn.Linear(1, 1, bias=False)]
+        shared = cores_for(torch.nn.ModuleList(whole), 2)
+        assert place.sharing(weights) == (shared.count if shared else 1)
+    assert Place("cpu", 2).sharing(1000, adapted=True) == 1
+    assert Place("cuda").sharing(1000) == 1
+
+
+def test_shares_of_completions_are_decoded_side_by_side():
+    eight = Place("cpu", 8)
+    assert eight.decoded_together(1000, rows=100, batch=64) == 64
+    # Two shares of 64, of which one core decodes one at a time.
+    assert eight.decoded_together(1000, rows=128, batch=256) == 128
+    assert Place("cpu", 1).decoded_together(1000, rows=128, batch=256) == 64
+    # Eight shares of 512, two at a time, in batches of 256.
+    assert Place("cpu", 2).decoded_together(1000, rows=4096, batch=256) == 512
+    assert eight.decoded_together(10**9, rows=4096, batch=256) == 256
 
 
 def test_allocator_gives_large_blocks_back():

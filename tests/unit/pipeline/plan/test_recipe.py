@@ -1,12 +1,14 @@
 import itertools
+import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tutelage.config import Recipe, load_recipe
 from tutelage.errors import ConfigError, DataError, ModelError
-from tutelage.pipeline.plan.devices import Device
+from tutelage.pipeline.plan.devices import Device, Pace, Rates
 from tutelage.pipeline.plan.recipe import (
     model_sizes,
     per_device,
@@ -311,3 +313,68 @@ def test_replicas_of_a_learner_without_a_critic_share_the_rows(config_only, reci
     train = {"prompts": "prompts.jsonl", "reward": {}, "model": config_only(), "algorithm": "grpo"}
     shared = per_device(recipe_of(train=train), 4).stages["train"].learner
     assert (shared.prompts_per_step, shared.batch.minibatch) == (4, 16)
+
+
+# Times
+
+
+def test_quickstart_takes_about_as_long_as_it_was_measured_to():
+    recipe = load_recipe(ROOT / "recipes" / "quickstart.yaml", ["--threads", "2"])
+    # Two cores of an EPYC 9004, whose pace was measured with this model.
+    device = Device("cpu", "cpu", 8 * GIB, Rates(200e9, 420e9, 25e9))
+    verdict = judge(recipe, recipe_references(recipe), tuple(recipe.stages), device)
+    paces = {stage.size: Pace(0.48, 0.00046) for stage in verdict.plan.stages}
+    verdict = replace(verdict, paces=paces)
+    took = {stage.name: verdict.stage_seconds(stage) for stage in verdict.plan.stages}
+    measured = {
+        ("base",): 38,
+        ("sft",): 41,
+        ("samples",): 24,
+        ("reward_people", "reward_hybrid"): 75,
+        ("unguarded", "guarded"): 109,
+        ("evaluation",): 14,
+    }
+    for names, seconds in measured.items():
+        # An estimate that is off by half again still tells minutes from hours.
+        assert 1 / 1.5 < max(took[name] for name in names) / seconds < 1.5, names
+    assert 4 * 60 < verdict.all_seconds() < 6 * 60
+
+
+def test_typical_rows_take_less_time_than_the_longest():
+    recipe = load_recipe(ROOT / "recipes" / "quickstart.yaml", ["--threads", "2"])
+    device = Device("cpu", "cpu", 8 * GIB, Rates(200e9, 420e9, 25e9))
+    verdict = judge(recipe, recipe_references(recipe), tuple(recipe.stages), device)
+    for stage in verdict.plan.stages:
+        assert verdict.stage_seconds(stage) < verdict.stage_seconds(stage, longest=True)
+    assert verdict.all_seconds() < verdict.all_seconds(longest=True)
+
+
+def test_lengths_of_the_data_are_read_where_it_is(config_only, recipe_of, tmp_path):
+    device = Device("cpu", "cpu", 8 * GIB, Rates(200e9, 420e9, 25e9))
+
+    def took(characters):
+        data = tmp_path / f"{characters}.jsonl"
+        told = [
+            {"role": "user", "content": "?"},
+            {"role": "assistant", "content": "a" * characters},
+        ]
+        data.write_text((json.dumps({"id": "0", "messages": told}) + "\n") * 100)
+        recipe = recipe_of(sft={"model": config_only(), "data": [str(data)], "max_length": 256})
+        (stage,) = judge(recipe, recipe_references(recipe), ["sft"], device).plan.stages
+        # 5 of 100 are held out, 64 a step.
+        assert stage.units == 2
+        return sum(part.flops for part in stage.typical), sum(part.flops for part in stage.work)
+
+    short, long = took(33), took(330)
+    assert short[0] < 0.2 * long[0]
+    assert short[1] == long[1]
+
+
+def test_nothing_is_said_of_data_that_is_not_there(recipe_of, config_only):
+    recipe = recipe_of(sft={"model": config_only(), "data": ["not/there.jsonl"]})
+    device = Device("cpu", "cpu", 8 * GIB, Rates(200e9, 420e9, 25e9))
+    verdict = judge(recipe, recipe_references(recipe), ["sft"], device)
+    (stage,) = verdict.plan.stages
+    assert verdict.unit_seconds(stage) > 0
+    assert verdict.stage_seconds(stage) is None
+    assert verdict.all_seconds() is None

@@ -147,6 +147,9 @@ def test_stage_interrupted_at_every_step_ends_the_same(
 
 
 VARIANTS = {
+    "curriculum and falling temperature": {
+        "ppo": {"curriculum": {"uniform_share": 0.3}, "final_temperature": 0.5}
+    },
     "shared trunk": {"critic": "policy", "critic_trunk": "shared"},
     "frozen blocks": {"critic": "policy", "critic_trunk": "shared", "ppo": {"frozen_layers": 1}},
     "adapters": {"lora": {"rank": 2, "alpha": 4}},
