@@ -54,7 +54,7 @@ def _table(name: str, dtype: str, quick: bool) -> list[str]:
     update.run()
     seconds = time.process_time() - began
     averages = _profiled(update)
-    spent = {kind: 0.0 for kind in ("products", "attention", "optimiser", "the rest")}
+    spent = dict.fromkeys(("products", "attention", "optimiser", "the rest"), 0.0)
     for row in averages:
         spent[_kind(row.key)] += row.self_cpu_time_total / 1e6
     flops = float(sum(row.flops for row in averages if _kind(row.key) == "products"))

@@ -15,6 +15,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from benchmarks.core.machine import cpu_seconds
@@ -73,25 +74,28 @@ def _beside_others(workload: Any, seconds: float) -> tuple[dict[str, float], flo
     return figures, max(0.0, all_after - all_before - own) / took
 
 
-def turn(workload: Any, seconds: float) -> dict[str, float]:
+def turn(
+    workload: Any, seconds: float, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
     """The work again and again for some seconds; means over the calls.
 
     Args:
         workload: prepared.
         seconds: to go on for; 0 makes a single call.
+        clock: tells how long that is.
     """
     gc.collect()
     calls: list[dict[str, float]] = []
-    began = time.perf_counter()
+    began = clock()
     while True:
         calls.append(_timed(workload))
-        took = time.perf_counter() - began
+        took = clock() - began
         if len(calls) == 1 and took < _SHORT * seconds:
             # The caches hold what the other sides have worked on: this call was to warm them.
             calls.append(_timed(workload))
             del calls[0]
             began += took
-            took = time.perf_counter() - began
+            took = clock() - began
         if took >= seconds:
             break
     means = {key: sum(call[key] for call in calls) / len(calls) for key in calls[0]}

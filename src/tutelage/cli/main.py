@@ -17,7 +17,7 @@ from tutelage.cli.lab import build_lab_app
 from tutelage.cli.plan import plan
 from tutelage.cli.run import resume, run
 from tutelage.cli.stages import STAGE_COMMANDS, stage_command
-from tutelage.cli.tools import config, report, validate
+from tutelage.cli.tools import compare, config, report, validate
 from tutelage.errors import TutelageError
 from tutelage.pipeline.interrupts import Terminated, TimeLimitReached
 
@@ -98,6 +98,7 @@ def build_app() -> App:
         "plan": plan,
         **{kind: stage_command(section) for kind, section in STAGE_COMMANDS.items()},
         "report": report,
+        "compare": compare,
         "validate": validate,
         "config": config,
     }

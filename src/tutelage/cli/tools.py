@@ -1,4 +1,4 @@
-"""`tutelage report`, `tutelage validate` and `tutelage config`."""
+"""`tutelage report`, `tutelage compare`, `tutelage validate` and `tutelage config`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +10,10 @@ from tutelage.config.document import to_yaml
 from tutelage.config.reference import configuration_reference
 from tutelage.errors import ConfigError
 from tutelage.pipeline.finish import open_console, show_report
+from tutelage.tracking.comparison import Comparison
+from tutelage.tracking.reader import read_run
 
-__all__ = ["config", "report", "validate"]
+__all__ = ["compare", "config", "report", "validate"]
 
 _WRONG_DATA = 2
 _SEVERAL = Parameter(negative=(), show_default=False, consume_multiple=True)
@@ -28,6 +30,31 @@ def report(run: Path) -> None:
         The run folder.
     """
     show_report(run, open_console())
+
+
+def compare(*runs: Path, output: Path | None = None) -> None:
+    """Compares the models of one or more finished runs of a recipe, in one table.
+
+    Several runs of different seeds give means over seeds; the intervals then cover data, labels,
+    training and prompts, all of which a seed decides. One run keeps its own, over prompts. The
+    table goes to `comparison.md`, everything with the value of each run to `comparison.json`.
+
+    Example: tutelage compare runs/seed0 runs/seed1 runs/seed2 --output runs/compared
+
+    Parameters
+    ----------
+    runs
+        The run folders.
+    output
+        The folder to write into [default: runs/NAME-compared, by the recipe's name].
+    """
+    comparison = Comparison.of([read_run(run) for run in runs])
+    folder = output or Path("runs") / f"{comparison.runs[0].name}-compared"
+    comparison.write(folder)
+    console = open_console()
+    console.print(comparison.overview.table())
+    written = f"{folder / 'comparison.md'}, {folder / 'comparison.json'}"
+    console.print(written, markup=False, highlight=False, soft_wrap=True)
 
 
 def validate(

@@ -4,10 +4,11 @@ from tutelage.config.adapters import LoRAConfig
 from tutelage.config.alarms import AlarmsConfig
 from tutelage.config.base import Section
 from tutelage.config.curriculum import CurriculumConfig
-from tutelage.config.dpo import DPOConfig, DPOStage, OnlineDPOConfig
+from tutelage.config.dpo import DPOConfig, DPOStage
 from tutelage.config.environment import EnvironmentConfig
 from tutelage.config.grpo import GRPOConfig, LossKLConfig
 from tutelage.config.load import build_section, load_recipe, load_section
+from tutelage.config.online_dpo import OnlineDPOConfig
 from tutelage.config.ppo import PPOConfig
 from tutelage.config.recipe import CheckpointConfig, Recipe, TrackersConfig, referenced_name
 from tutelage.config.reinforce import ReinforceConfig, ReinforcePPConfig
@@ -16,6 +17,7 @@ from tutelage.config.rounds import (
     ClippedConfig,
     KLConfig,
     PenaltyConfig,
+    PolicyGradientConfig,
     RoundsConfig,
     SamplingConfig,
     TruncationConfig,
@@ -64,6 +66,7 @@ __all__ = [
     "PPOConfig",
     "PairsStage",
     "PenaltyConfig",
+    "PolicyGradientConfig",
     "PrecisionConfig",
     "PretrainStage",
     "RLOOConfig",

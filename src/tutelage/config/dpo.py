@@ -1,4 +1,4 @@
-"""Settings of direct preference optimisation (Rafailov et al. 2023), offline and online."""
+"""Settings of direct preference optimisation (Rafailov et al. 2023)."""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
@@ -10,7 +10,7 @@ from tutelage.config.base import Section
 from tutelage.config.stage import Reference, StageSection
 from tutelage.config.training import BatchConfig, OptimizerConfig, PrecisionConfig, Share
 
-__all__ = ["DPOConfig", "DPOStage", "OnlineDPOConfig"]
+__all__ = ["DPOConfig", "DPOStage"]
 
 
 class DPOConfig(Section):
@@ -40,20 +40,6 @@ class DPOConfig(Section):
                 f"{self.target_margin:g}: set it to 0, or loss to 'sigmoid' or 'hinge'"
             )
         return self
-
-
-class OnlineDPOConfig(DPOConfig):
-    """Direct preference optimisation on pairs that the policy has just written."""
-
-    label: Literal["hard", "soft"] = "hard"
-    """hard: the answer with the higher score is the better one. soft: with the probability
-    sigma((r_a - r_b) / label_temperature)."""
-    label_temperature: PositiveFloat = 1.0
-    """Scores' difference that makes soft labels e to 1."""
-    epochs: PositiveInt = 1
-    """Passes over each round's pairs."""
-    max_failed_share: Share = 0.25
-    """Stop when a larger share of a round could not be scored."""
 
 
 class DPOStage(StageSection):

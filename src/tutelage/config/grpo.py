@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal, Self
 
-from pydantic import NonNegativeFloat, PositiveInt, field_validator, model_validator
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from tutelage.config.rounds import ClippedConfig, PenaltyConfig, SamplingConfig
 
@@ -36,8 +36,8 @@ class GRPOConfig(ClippedConfig):
     """Group relative policy optimisation: no critic, completions of one prompt are compared.
 
     Dr. GRPO: `scale_by_std: false, aggregation: fixed_length`. DAPO: `clip_high: 0.28, aggregation:
-    token_mean`, `truncation: {mode: soft, buffer: ...}` or `drop`, `kl: {coefficient: 0}`. GSPO:
-    `ratio: sequence, clip: 3e-4, clip_high: 4e-4`.
+    token_mean, extra_batches: 3`, `truncation: {mode: soft, buffer: ...}` or `drop`, `kl:
+    {coefficient: 0}`. GSPO: `ratio: sequence, clip: 3e-4, clip_high: 4e-4`.
     """
 
     section: ClassVar[str] = "grpo"
@@ -58,6 +58,19 @@ class GRPOConfig(ClippedConfig):
     tokens over sampling.max_tokens (Dr. GRPO)."""
     ratio: Literal["token", "sequence"] = "token"
     """What is clipped: each token's ratio, or that of the completion (GSPO)."""
+    extra_batches: NonNegativeInt = 0
+    """Further batches of prompts, at most, that a round may draw until `prompts_per_step` of its
+    groups hold different scores; the others teach nothing and are thrown away (DAPO's dynamic
+    sampling). 0 takes every group as it comes."""
+
+    @model_validator(mode="after")
+    def _one_choice_of_prompts(self) -> Self:
+        if self.extra_batches and self.curriculum is not None:
+            raise ValueError(
+                f"extra_batches is {self.extra_batches} and there is a curriculum, but both choose "
+                "the prompts that there is something to learn from: leave one of them out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -4,13 +4,13 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from tutelage.config.rounds import ClippedConfig, KLConfig, RoundsConfig
+from tutelage.config.rounds import ClippedConfig, KLConfig, PolicyGradientConfig
 from tutelage.config.training import Share
 
 __all__ = ["ReinforceConfig", "ReinforcePPConfig"]
 
 
-class ReinforceConfig(RoundsConfig):
+class ReinforceConfig(PolicyGradientConfig):
     """REINFORCE: one step of the plain policy gradient on each round."""
 
     section: ClassVar[str] = "reinforce"

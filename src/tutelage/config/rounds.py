@@ -1,7 +1,8 @@
 """What all learners by reinforcement share: rounds of sampling, scoring and updates.
 
-RoundsConfig ──────────────> ReinforceConfig        one step on what was just sampled
-  └─ ClippedConfig ────────> GRPOConfig, RLOOConfig, ReinforcePPConfig
+RoundsConfig ──────────────> OnlineDPOConfig        pairs of what was just sampled
+  └─ PolicyGradientConfig ─> ReinforceConfig        one step on what was just sampled
+       └─ ClippedConfig ───> GRPOConfig, RLOOConfig, ReinforcePPConfig
                              └ PPOConfig            and a critic
 """
 
@@ -26,6 +27,7 @@ __all__ = [
     "ClippedConfig",
     "KLConfig",
     "PenaltyConfig",
+    "PolicyGradientConfig",
     "RoundsConfig",
     "SamplingConfig",
     "TruncationConfig",
@@ -120,6 +122,10 @@ class RoundsConfig(Section):
     """Whether the learner trains a critic."""
     compares: ClassVar[str] = ""
     """Why each prompt needs several completions; empty where one is enough."""
+    pull: ClassVar[str]
+    """Key of what holds the policy near the reference."""
+    completions_per_row: ClassVar[int] = 1
+    """Completions that a row of an update holds side by side."""
 
     steps: PositiveInt = 100
     """Rollout-and-update rounds."""
@@ -132,10 +138,7 @@ class RoundsConfig(Section):
     line, a round at a time; null keeps it constant. Probes stay at `sampling.temperature`."""
     curriculum: CurriculumConfig | None = None
     """Draw prompts by how much there is to learn from them; null draws each as often as any."""
-    kl: PenaltyConfig = KLConfig()
     truncation: TruncationConfig = TruncationConfig()
-    entropy_coefficient: NonNegativeFloat = 0.0
-    """Weight of the entropy bonus."""
     frozen_layers: NonNegativeInt = 0
     """Lowest blocks of the policy that stay as they are, embeddings included, and with them a head
     that is tied to these. What they make of a round's tokens is computed once, for policy,
@@ -158,6 +161,21 @@ class RoundsConfig(Section):
             return start
         done = index / (self.steps - 1)
         return (1 - done) * start + done * end
+
+    @property
+    def updates_per_step(self) -> int:
+        """Rows, at most, that the updates of a round go through."""
+        return self.rows_per_step
+
+    @property
+    def beta(self) -> float:
+        """What a nat of divergence from the reference costs, before any adaptation."""
+        raise NotImplementedError
+
+    @property
+    def kl_target(self) -> float | None:
+        """KL per sequence that the learner steers to."""
+        return None
 
     @property
     def passes(self) -> int:
@@ -212,13 +230,43 @@ class RoundsConfig(Section):
 
     @model_validator(mode="after")
     def _round_is_large_enough(self) -> Self:
-        if self.batch.minibatch > self.rows_per_step:
+        if self.batch.minibatch > self.updates_per_step:
             raise ValueError(
                 f"batch.minibatch is {self.batch.minibatch} but a round has only "
-                f"{self.rows_per_step} completions (prompts_per_step {self.prompts_per_step} x "
-                f"samples_per_prompt {self.sampling.samples_per_prompt}): set it to "
-                f"{self.rows_per_step} or less"
+                f"{self.updates_per_step} {self._rows_in_words()}: set it to "
+                f"{self.updates_per_step} or less"
             )
+        return self
+
+    def _rows_in_words(self) -> str:
+        """What the rows of an update are, and why there are so many."""
+        return (
+            f"completions (prompts_per_step {self.prompts_per_step} x samples_per_prompt "
+            f"{self.sampling.samples_per_prompt})"
+        )
+
+
+class PolicyGradientConfig(RoundsConfig):
+    """Rounds whose updates follow the gradient of a reward."""
+
+    pull: ClassVar[str] = "kl.coefficient"
+
+    kl: PenaltyConfig = KLConfig()
+    entropy_coefficient: NonNegativeFloat = 0.0
+    """Weight of the entropy bonus."""
+
+    @property
+    def beta(self) -> float:
+        """`kl.coefficient`."""
+        return self.kl.coefficient
+
+    @property
+    def kl_target(self) -> float | None:
+        """`kl.target`, of a KL in the reward."""
+        return self.kl.target if isinstance(self.kl, KLConfig) else None
+
+    @model_validator(mode="after")
+    def _horizon_is_long_enough(self) -> Self:
         if (
             isinstance(self.kl, KLConfig)
             and self.kl.target is not None
@@ -232,7 +280,7 @@ class RoundsConfig(Section):
         return self
 
 
-class ClippedConfig(RoundsConfig):
+class ClippedConfig(PolicyGradientConfig):
     """Several updates on the same round, held back by a clip."""
 
     epochs: PositiveInt = 2

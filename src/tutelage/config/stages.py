@@ -311,6 +311,9 @@ class EvaluateStage(StageSection):
     """The second reward model, trained on other preferences than `reward`."""
     reward: Reference | None = None
     """Reward model whose score is the proxy."""
+    best_of_n: dict[str, PositiveInt] = Field(default_factory=dict)
+    """Label in the report -> n: the best of n answers of the baseline, as `reward` scores them.
+    Nothing is trained for it, and every answer costs n."""
     probes: dict[str, Reference] = Field(default_factory=dict)
     """Label in the report -> training stage whose probes are judged."""
     environment: EnvironmentConfig | None = None
@@ -335,6 +338,24 @@ class EvaluateStage(StageSection):
             raise ValueError(
                 f"rater is {self.rater!r} and judge is {self.judge!r}: set both, rater to 'judge' "
                 "and judge to the second reward model, or neither"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _best_of_n_has_a_reward_and_a_name(self) -> Self:
+        if self.best_of_n and self.reward is None:
+            raise ValueError(
+                "best_of_n is set and reward is not, which scores the answers: set reward"
+            )
+        if self.best_of_n and self.environment is not None:
+            raise ValueError(
+                "best_of_n and environment are set, but the best is taken among answers, not among "
+                "conversations: leave one of them out"
+            )
+        twice = sorted(self.best_of_n.keys() & self.models.keys())
+        if twice:
+            raise ValueError(
+                f"{twice[0]!r} is a label in both models and best_of_n: rename one of them"
             )
         return self
 

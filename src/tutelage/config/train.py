@@ -18,6 +18,7 @@ from tutelage.config.adapters import LoRAConfig
 from tutelage.config.base import Section
 from tutelage.config.environment import EnvironmentConfig
 from tutelage.config.grpo import GRPOConfig
+from tutelage.config.online_dpo import OnlineDPOConfig
 from tutelage.config.ppo import PPOConfig
 from tutelage.config.reinforce import ReinforceConfig, ReinforcePPConfig
 from tutelage.config.rloo import RLOOConfig
@@ -32,6 +33,7 @@ _SECTIONS = {
     "rloo": "rloo",
     "reinforce": "reinforce",
     "reinforce++": "reinforce_pp",
+    "online_dpo": "online_dpo",
 }
 """Algorithm -> key of its settings: a key of a recipe is a word."""
 
@@ -73,7 +75,7 @@ class TrainStage(StageSection):
     """Trains a policy against a reward by reinforcement learning."""
 
     kind: Literal["train"] = "train"
-    algorithm: Literal["ppo", "grpo", "rloo", "reinforce", "reinforce++"] = "ppo"
+    algorithm: Literal["ppo", "grpo", "rloo", "reinforce", "reinforce++", "online_dpo"] = "ppo"
     """The learner; its settings are in the section of the same name."""
     model: Reference
     """The policy to start from; its frozen copy is the reference."""
@@ -102,6 +104,8 @@ class TrainStage(StageSection):
     """Settings of REINFORCE; null takes the defaults."""
     reinforce_pp: ReinforcePPConfig | None = None
     """Settings of REINFORCE++; null takes the defaults."""
+    online_dpo: OnlineDPOConfig | None = None
+    """Settings of online DPO; null takes the defaults."""
     lora: LoRAConfig | None = None
     """Train adapters of the policy. Its own weights, the adapters switched off, are then the
     reference: no copy is held."""

@@ -30,6 +30,14 @@ BASE_MEASURES = (
         "log pi / pi_baseline of a whole answer, mean over answers.",
     ),
 )
+DRAWN = Measure(
+    "drawn",
+    "Tokens per answer",
+    "",
+    None,
+    "Tokens drawn for an answer, those of answers that were not chosen included.",
+    "cost",
+)
 PROXY = Measure(
     "proxy",
     "Proxy reward",
@@ -51,6 +59,8 @@ class Answers:
     divergence: Sequence[float]
     """log pi - log pi_baseline of each answer."""
     proxy: Sequence[float | None] | None = None
+    drawn: Sequence[int] | None = None
+    """Tokens drawn for each answer, where some are chosen among several."""
     ratings: dict[str, Sequence[float | None]] = field(default_factory=dict)
 
     def values(self) -> dict[str, Sequence[float | None]]:
@@ -62,6 +72,8 @@ class Answers:
         values["length"] = [float(length) for length in self.lengths]
         values["kl"] = list(self.divergence)
         values["ended"] = [float(answer.ended) for answer in self.answers]
+        if self.drawn is not None:
+            values["drawn"] = [float(tokens) for tokens in self.drawn]
         return values
 
 
@@ -86,6 +98,8 @@ def compare(
         model.ratings.update(rater.rate(prompts, model.answers))
     measured = {model.name: model.values() for model in models}
     measures = [*([PROXY] if models[0].proxy is not None else []), *rater.measures, *BASE_MEASURES]
+    if models[0].drawn is not None:
+        measures.append(DRAWN)
     return {
         "models": [
             {

@@ -54,9 +54,8 @@ def show_report(run_folder: Path, console: Console, *, render: bool = True) -> P
     Raises:
         CheckpointError: no stage of the run is finished, or a file is damaged.
     """
-    for stage in read_run(run_folder).stages:
-        if stage.evaluation is not None:
-            console.print(evaluation_table(stage.evaluation))
+    for evaluation in read_run(run_folder).evaluations:
+        console.print(evaluation_table(evaluation))
     # The templates' engine would double the time of `tutelage --help`.
     from tutelage.tracking.report import render_report
 

@@ -176,8 +176,10 @@ class EvaluationRecord:
 
     def decimals(self, measure: Measure) -> int:
         """Decimals that suit all models' values of one measure."""
-        found = [model.measures.get(measure.key) for model in self.models]
-        return decimals_for([(it.low, it.high) for it in found if it], measure.unit)
+        found = [it for model in self.models if (it := model.measures.get(measure.key))]
+        if measure.role == "cost" and all(it.low == it.high for it in found):
+            return 0
+        return decimals_for([(it.low, it.high) for it in found], measure.unit)
 
     def change(self, model: Model, measure: Measure) -> Literal["better", "worse"] | None:
         """Whether the model differs from the baseline beyond the interval, for good or ill."""
@@ -191,7 +193,7 @@ class EvaluationRecord:
 _UNITS = {"share": "%", "sigma": "\u03c3"}
 """How two units are shown; a share is a fraction on disk and per cent on a page."""
 
-_ACRONYMS = {"sft", "ppo", "dpo", "grpo", "rloo", "rlhf", "rlaif"}
+_ACRONYMS = {"ai", "sft", "ppo", "dpo", "grpo", "rloo", "rlhf", "rlaif"}
 
 
 def _title(label: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tutelage.errors import CheckpointError
+from tutelage.tracking.cost import with_costs
 from tutelage.tracking.evaluation_record import EvaluationRecord
 from tutelage.tracking.manifest import MANIFEST, Manifest, load_manifest
 
@@ -28,7 +29,7 @@ class StageRecord:
     labels: Mapping[str, Any] | None
     reward: Mapping[str, Any] | None
     evaluation: Mapping[str, Any] | None
-    """`evaluation.json` as it stands; `RunRecord.evaluation` is the checked form."""
+    """`evaluation.json` as it stands; `RunRecord.evaluations` are the checked form."""
 
     def curve(self, key: str) -> tuple[list[float], list[float]]:
         """Steps and values of one metric; steps without a finite value are left out."""
@@ -62,7 +63,13 @@ class RunRecord:
     summary: Mapping[str, Any]
     stages: tuple[StageRecord, ...]
     """In the order in which they were started."""
-    evaluation: EvaluationRecord | None
+    evaluations: tuple[EvaluationRecord, ...]
+    """With what each model took to make."""
+
+    @property
+    def evaluation(self) -> EvaluationRecord | None:
+        """The last one."""
+        return self.evaluations[-1] if self.evaluations else None
 
     @property
     def name(self) -> str:
@@ -89,13 +96,15 @@ def read_run(run_folder: Path) -> RunRecord:
             f"{run_folder} holds no finished stage: start the run with `tutelage run` first"
         )
     stages.sort(key=lambda stage: (stage.manifest.started, stage.manifest.finished, stage.name))
-    evaluation = None
+    made = [stage.manifest for stage in stages]
+    evaluations = []
     for stage in stages:
         if stage.evaluation is not None:
             path = stage.folder / "evaluation.json"
-            evaluation = _readable(path, partial(EvaluationRecord.from_json, stage.evaluation))
+            record = _readable(path, partial(EvaluationRecord.from_json, stage.evaluation))
+            evaluations.append(with_costs(record, made))
     summary = _read_json(run_folder / "summary.json") or {}
-    return RunRecord(run_folder, summary, tuple(stages), evaluation)
+    return RunRecord(run_folder, summary, tuple(stages), tuple(evaluations))
 
 
 def read_json_lines(path: Path) -> tuple[Mapping[str, Any], ...]:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tutelage.config import KLConfig, RoundsConfig
+from tutelage.config import RoundsConfig
 from tutelage.errors import TrainingError
 
 __all__ = ["Alarms", "look"]
@@ -41,7 +41,7 @@ def look(metrics: Mapping[str, float], config: RoundsConfig) -> dict[str, str]:
         "kl_runaway": (
             get("kl/sequence") > kl_limit,
             f"the policy is {get('kl/sequence'):.3g} nats per sequence from the reference, "
-            f"expected at most {kl_limit:g}: raise kl.coefficient or lower policy.learning_rate",
+            f"expected at most {kl_limit:g}: raise {config.pull} or lower policy.learning_rate",
         ),
         "reward_constant": (
             config.rows_per_step > 1 and get("reward/std") <= limits.reward_constant_limit,
@@ -83,7 +83,7 @@ def look(metrics: Mapping[str, float], config: RoundsConfig) -> dict[str, str]:
 def _kl_limit(config: RoundsConfig) -> float:
     if config.alarms.kl_runaway_limit is not None:
         return config.alarms.kl_runaway_limit
-    target = config.kl.target if isinstance(config.kl, KLConfig) else None
+    target = config.kl_target
     return 100.0 if target is None else 10.0 * target
 
 

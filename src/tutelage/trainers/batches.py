@@ -40,6 +40,10 @@ class Shuffled(Generic[Item]):
             self.taken += 1
             yield batch
 
+    def extra(self) -> list[Item]:
+        """A further batch beside those that are counted; its items have had their turn."""
+        return self._next()
+
     def _next(self) -> list[Item]:
         while len(self._order) < self.size:
             self._order += self._permutation()

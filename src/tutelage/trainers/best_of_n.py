@@ -9,20 +9,33 @@ arXiv:2304.06767).
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from tutelage.generation import Engine, Sampling
 from tutelage.models import Policy
 from tutelage.records import Completion, EncodedPrompt, Score
 from tutelage.rewards import Reward, finite_or_failed
 
-__all__ = ["BestOfNEngine", "best_scored"]
+__all__ = ["BestOfNEngine", "Chosen", "best_scored"]
 
 
 def best_scored(scores: Sequence[Score]) -> int | None:
     """The number of the highest usable score, the first among equals; None without any."""
     usable = [number for number, score in enumerate(scores) if score.ok]
     return max(usable, key=lambda number: scores[number].value) if usable else None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A completion and the candidates that it was chosen from, itself among them."""
+
+    best: Completion
+    candidates: Sequence[Completion]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all candidates: what the completion cost."""
+        return sum(len(candidate.tokens) for candidate in self.candidates)
 
 
 class BestOfNEngine:
@@ -49,13 +62,21 @@ class BestOfNEngine:
 
     def generate(self, prompts: Sequence[EncodedPrompt], sampling: Sampling) -> list[Completion]:
         """Draws n candidates for each completion; where none can be scored, keeps the first."""
+        return [chosen.best for chosen in self.choose(prompts, sampling)]
+
+    def choose(self, prompts: Sequence[EncodedPrompt], sampling: Sampling) -> list[Chosen]:
+        """As `generate`, with what each completion was chosen from."""
         count = sampling.samples_per_prompt * self.n
         drawn = self.engine.generate(prompts, replace(sampling, samples_per_prompt=count))
         asked = [prompt.prompt for prompt in prompts for _ in range(count)]
         scores = finite_or_failed(self.reward(asked, drawn))
+        groups = range(0, len(drawn), self.n)
         return [
-            drawn[first + (best_scored(scores[first : first + self.n]) or 0)]
-            for first in range(0, len(drawn), self.n)
+            Chosen(
+                drawn[first + (best_scored(scores[first : first + self.n]) or 0)],
+                drawn[first : first + self.n],
+            )
+            for first in groups
         ]
 
     def load_weights(self, policy: Policy) -> None:

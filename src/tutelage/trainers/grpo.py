@@ -5,7 +5,8 @@ its score among those of the same prompt, the same for all of its tokens; there 
 to the reference is a term of the loss, not of the reward. Options make of it
 
     Dr. GRPO   Liu et al. 2025 (arXiv:2503.20783)     no division by the group's std, fixed length
-    DAPO       Yu et al. 2025 (arXiv:2503.14476)      clip-higher, token mean, overlong completions
+    DAPO       Yu et al. 2025 (arXiv:2503.14476)      clip-higher, token mean, overlong completions,
+                                                      dynamic sampling
     GSPO       Zheng et al. 2025 (arXiv:2507.18071)   the ratio of the whole completion
 
     prompt ──pi_old──> n completions ──reward──> scores R_1 ... R_n
@@ -35,15 +36,15 @@ from tutelage.generation import Engine, Sampling
 from tutelage.models import Policy
 from tutelage.records import EncodedPrompt
 from tutelage.rewards import Reward
+from tutelage.trainers.dynamic_sampling import MorePrompts, draw_groups
 from tutelage.trainers.learner import Learner
 from tutelage.trainers.policy_loss import Anchor, PolicyReader
-from tutelage.trainers.rollout import group_metrics, reward_metrics, rollout_metrics
+from tutelage.trainers.rollout import reward_metrics, rollout_metrics
 from tutelage.trainers.round import (
     RoundStep,
     annotate,
     at_temperature,
     present,
-    sample_and_score,
     spread,
     truncated_scores,
     update,
@@ -64,11 +65,12 @@ def grpo(
     config: GRPOConfig,
     *,
     start: int = 0,
+    more: MorePrompts | None = None,
 ) -> Iterator[RoundStep]:
     """Yields one `RoundStep` per batch of prompts, numbered from `start`.
 
     Logging, evaluation and saving belong to whoever consumes the iterator. Between two rounds all
-    state is in the arguments.
+    state is in the arguments. `more` gives the `extra_batches` of dynamic sampling.
 
     Raises:
         TrainingError: the first minibatch's ratio is not 1, or too many numbers are not finite.
@@ -76,9 +78,9 @@ def grpo(
     """
     for index, batch in enumerate(prompts, start):
         # 1. Sample a group y_1 ... y_n ~ pi_old(. | x) of each prompt, and score each: R_i.
-        drawn = at_temperature(index, sampling, config, policy, reference)
-        sampled, experience = sample_and_score(engine, reward, batch, drawn, learner, config)
-        experience = experience.to(policy.model.device)
+        at = at_temperature(index, sampling, config, policy, reference)
+        drawn = draw_groups(engine, reward, batch, at, learner, config, more)
+        sampled, experience = drawn.sampled, drawn.experience.to(policy.model.device)
 
         # 2. What pi_old and pi_ref thought of every token.
         plan = learner.plan(experience, config.epochs)
@@ -109,9 +111,9 @@ def grpo(
         engine.load_weights(policy)
         kl = kl_estimate(present(experience.old_logprobs), present(experience.ref_logprobs))
         metrics["kl/coefficient"] = config.kl.coefficient
-        metrics |= reward_metrics(sampled.scores, experience, kl, config.kl.coefficient)
-        metrics |= rollout_metrics(experience, kl) | group_metrics(groups)
-        yield RoundStep.of(index, sampled, experience, metrics)
+        metrics |= reward_metrics(drawn.scores, experience, kl, config.kl.coefficient)
+        metrics |= rollout_metrics(experience, kl) | drawn.metrics()
+        yield RoundStep.of(index, sampled, experience, metrics, drawn.thrown)
 
 
 class _Loss:

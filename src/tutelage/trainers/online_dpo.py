@@ -12,27 +12,34 @@ completions is better counts, so the reward needs no scale, and there is no crit
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from statistics import fmean
 from typing import NamedTuple, Protocol
 
-from tutelage.algorithms import LossOutput
+from tutelage.algorithms import LossOutput, kl_estimate
 from tutelage.config import OnlineDPOConfig
 from tutelage.data.answers import WeightedIds
+from tutelage.experience import Experience
 from tutelage.feedback.gather import Gatherer
 from tutelage.generation import Engine, Sampling
 from tutelage.models import Policy, training_mode
 from tutelage.records import Comparison, Completion, EncodedPrompt, Score, ScoreStatus
 from tutelage.rewards import Reward, finite_or_failed, require_scores
-from tutelage.trainers.divergence import sequence_kl
 from tutelage.trainers.evidence import SampledRows, sample
 from tutelage.trainers.learner import Learner
 from tutelage.trainers.pairs import AnswerPair, PairBatch, describe_pairs, pair_loss
-from tutelage.trainers.rollout import score_metrics
+from tutelage.trainers.rollout import collate, reward_metrics, rollout_metrics
+from tutelage.trainers.round import (
+    RoundStep,
+    annotate,
+    at_temperature,
+    present,
+    truncated_scores,
+    usable_scores,
+)
 
-__all__ = ["AskedPairs", "JudgedPair", "OnlineDPOStep", "PairJudge", "ScoredPairs", "online_dpo"]
+__all__ = ["AskedPairs", "JudgedPair", "PairJudge", "ScoredPairs", "online_dpo"]
 
 
 class JudgedPair(NamedTuple):
@@ -56,26 +63,12 @@ class PairJudge(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class OnlineDPOStep:
-    """One round: what was sampled, what was made of it, what the updates did."""
-
-    index: int
-    prompts: Sequence[EncodedPrompt]
-    """The prompt of each completion."""
-    completions: Sequence[Completion]
-    scores: Sequence[Score]
-    divergence: Sequence[float]
-    """log pi - log pi_ref of each completion, in nats."""
-    pairs: Sequence[JudgedPair]
-    metrics: Mapping[str, float]
-
-
 class ScoredPairs:
     """A reward's best completion of each prompt against its worst.
 
-    Completions that could not be scored are in no pair, nor are those of a prompt whose best and
-    worst are the same tokens or, with hard labels, have the same score.
+    Completions that were cut off count for what `truncation` makes of their scores. Those that
+    could not be scored are in no pair, nor are those of a prompt whose best and worst are the same
+    tokens or, with hard labels, are worth the same.
     """
 
     def __init__(self, reward: Reward, config: OnlineDPOConfig) -> None:
@@ -93,17 +86,31 @@ class ScoredPairs:
         """
         scores = finite_or_failed(self.reward([each.prompt for each in prompts], completions))
         require_scores(scores, self.config.max_failed_share)
+        worth = self._worth(prompts, completions, scores)
         pairs = []
         for rows in _rows_by_prompt(prompts):
-            usable = [row for row in rows if scores[row].ok]
+            usable = [row for row in rows if not math.isnan(worth[row])]
             if not usable:
                 continue
-            best = max(usable, key=lambda row: scores[row].value)
-            worst = min(usable, key=lambda row: scores[row].value)
-            p_a = self._label(scores[best].value - scores[worst].value)
+            best = max(usable, key=lambda row: worth[row])
+            worst = min(usable, key=lambda row: worth[row])
+            p_a = self._label(worth[best] - worth[worst])
             if p_a is not None and completions[best].tokens != completions[worst].tokens:
                 pairs.append(JudgedPair(best, worst, p_a))
         return pairs, scores
+
+    def _worth(
+        self,
+        prompts: Sequence[EncodedPrompt],
+        completions: Sequence[Completion],
+        scores: Sequence[Score],
+    ) -> list[float]:
+        """Scores after truncation; NaN where a completion counts nowhere."""
+        truncation = self.config.truncation
+        rows = collate(prompts, completions, scores, truncation.mode)
+        found = truncated_scores(rows, truncation, self.config.sampling)
+        worth: list[float] = usable_scores(found, rows, 1).squeeze(1).tolist()
+        return worth
 
     def _label(self, gap: float) -> float | None:
         """Probability that the best is better; None where nothing tells them apart."""
@@ -160,8 +167,8 @@ def online_dpo(
     config: OnlineDPOConfig,
     *,
     start: int = 0,
-) -> Iterator[OnlineDPOStep]:
-    """Yields one `OnlineDPOStep` per batch of prompts, numbered from `start`.
+) -> Iterator[RoundStep]:
+    """Yields one `RoundStep` per batch of prompts, numbered from `start`.
 
     Logging, evaluation and saving belong to whoever consumes the iterator. Between two rounds all
     state is in the arguments.
@@ -188,42 +195,48 @@ def online_dpo(
         )
 
     def loss(batch: PairBatch, denominator: float) -> LossOutput:
-        return pair_loss(policy, batch.pairs, config, denominator)
+        return pair_loss(policy, batch.pairs, config.loss, denominator)
 
     for index, batch in enumerate(prompts, start):
         # 1. Sample y_1 ... y_n ~ pi(. | x), and ask which is better.
-        completions = sample(engine, batch, sampling, learner.guard)
+        drawn = at_temperature(index, sampling, config, policy, reference)
+        completions = sample(engine, batch, drawn, learner.guard)
         repeated = [prompt for prompt in batch for _ in range(sampling.samples_per_prompt)]
-        pairs, scores = judge(repeated, completions)
-        SampledRows(repeated, completions, scores).record_scores(learner.guard)
+        judged, scores = judge(repeated, completions)
+        sampled = SampledRows(repeated, completions, scores)
+        sampled.record_scores(learner.guard)
 
-        # 2. What pi_ref thinks of every completion: log pi - log pi_ref.
-        divergence = sequence_kl(
-            reference,
-            repeated,
-            completions,
-            batch_tokens=learner.microbatches.tokens,
-            cores=learner.cores,
-        )
-        answers = _answer_pairs(pairs, repeated, completions, divergence, config)
+        # 2. What pi and pi_ref thought of every token.
+        experience = collate(repeated, completions, scores, config.truncation.mode)
+        experience = experience.to(policy.model.device)
+        experience = annotate(experience, policy, reference, learner, learner.plan(experience))
+        learnable = sampled.allow(experience, learner.guard)
+        worth = truncated_scores(experience, config.truncation, config.sampling)
+        experience = replace(experience, scores=worth)
+        pairs = _answer_pairs(judged, sampled, experience, config)
 
         # 3. Epochs of updates on the pairs.
-        rows = PairBatch(answers)
+        rows = PairBatch(pairs)
         with training_mode(policy.model):
             metrics = learner.fit(
                 loss,
                 rows,
-                learner.plan(rows, config.epochs),
-                describe=partial(describe_pairs, answers),
+                learner.plan(rows, config.epochs) if learnable else [],
+                describe=partial(describe_pairs, pairs),
             )
 
         # 4. The sampler gets the new weights.
         engine.load_weights(policy)
-        metrics |= _round_metrics(completions, scores, divergence)
-        metrics["dpo/paired"] = len({repeated[a].prompt.id for a, _, _ in pairs}) / len(batch)
-        if not pairs:
+        kl = kl_estimate(present(experience.old_logprobs), present(experience.ref_logprobs))
+        metrics["kl/coefficient"] = config.loss.beta
+        metrics |= reward_metrics(scores, experience, kl, config.loss.beta)
+        metrics |= rollout_metrics(experience, kl)
+        metrics["dpo/paired"] = len({repeated[pair.a].prompt.id for pair in judged}) / len(batch)
+        if not learnable:
+            metrics["train/not_finite"] = 1.0
+        if not learnable or not pairs:
             metrics["train/skipped"] = 1.0
-        yield OnlineDPOStep(index, repeated, completions, scores, divergence, pairs, metrics)
+        yield RoundStep.of(index, sampled, experience, metrics)
 
 
 def _rows_by_prompt(prompts: Sequence[EncodedPrompt]) -> list[list[int]]:
@@ -236,40 +249,26 @@ def _rows_by_prompt(prompts: Sequence[EncodedPrompt]) -> list[list[int]]:
 
 def _answer_pairs(
     pairs: Sequence[JudgedPair],
-    prompts: Sequence[EncodedPrompt],
-    completions: Sequence[Completion],
-    divergence: Sequence[float],
+    sampled: SampledRows,
+    experience: Experience,
     config: OnlineDPOConfig,
 ) -> list[AnswerPair]:
-    """Pairs in tokens exactly as drawn, with log pi_ref = log pi - (log pi - log pi_ref)."""
+    """Pairs in tokens exactly as drawn, with the reference's log-probabilities of both.
+
+    A pair with a completion that counts nowhere, as one that `drop` has masked, is left out.
+    """
+    counts = experience.response_mask.any(1).tolist()
+    of_reference: list[float] = present(experience.ref_logprobs).sum(1).tolist()
+    if config.loss.reference == "none":
+        of_reference = [0.0] * len(of_reference)
 
     def written(row: int) -> WeightedIds:
-        question, answer = prompts[row].tokens, completions[row].tokens
-        weights = tuple(float(wrote) for wrote in completions[row].written)
-        return (*question, *answer), (0.0,) * len(question) + weights
-
-    def of_reference(row: int) -> float:
-        if config.reference == "none":
-            return 0.0
-        return math.fsum(completions[row].logprobs) - divergence[row]
+        completion = sampled.completions[row]
+        question, weights = sampled.prompts[row].tokens, map(float, completion.written)
+        return (*question, *completion.tokens), (0.0,) * len(question) + tuple(weights)
 
     return [
-        AnswerPair(
-            written(pair.a),
-            written(pair.b),
-            pair.p_a,
-            (of_reference(pair.a), of_reference(pair.b)),
-        )
-        for pair in pairs
+        AnswerPair(written(a), written(b), p_a, (of_reference[a], of_reference[b]))
+        for a, b, p_a in pairs
+        if counts[a] and counts[b]
     ]
-
-
-def _round_metrics(
-    completions: Sequence[Completion], scores: Sequence[Score], divergence: Sequence[float]
-) -> dict[str, float]:
-    """Scores, lengths, endings and divergence of what the policy wrote in the round."""
-    return score_metrics(scores) | {
-        "kl/sequence": fmean(divergence),
-        "response/length": fmean(sum(each.written) for each in completions),
-        "response/truncated": fmean(each.truncated for each in completions),
-    }

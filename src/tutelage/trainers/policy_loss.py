@@ -12,15 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tutelage.algorithms import (
-    LossOutput,
-    entropy,
-    full_kl,
-    logprobs_and_entropy,
-    ppo_policy_loss,
-    token_logprobs,
-)
-from tutelage.config import ClippedConfig, KLConfig, RoundsConfig
+from tutelage.algorithms import LossOutput, entropy, full_kl, ppo_policy_loss, token_logprobs
+from tutelage.config import ClippedConfig, KLConfig, PolicyGradientConfig
 from tutelage.experience import Experience
 from tutelage.models import Policy
 from tutelage.models.causal import scatter
@@ -64,7 +57,9 @@ def kl_anchors(policy: Policy, reference: Policy, config: KLConfig) -> list[Anch
 class PolicyReader:
     """Reads log-probabilities, entropies and divergences in one pass over the logits."""
 
-    def __init__(self, policy: Policy, anchors: Sequence[Anchor], config: RoundsConfig) -> None:
+    def __init__(
+        self, policy: Policy, anchors: Sequence[Anchor], config: PolicyGradientConfig
+    ) -> None:
         """`policy` is the one that is trained."""
         self.policy, self.anchors = policy, anchors
         self.entropy_coefficient = config.entropy_coefficient
@@ -82,9 +77,9 @@ class PolicyReader:
                 with torch.no_grad():
                     other_logits = anchor.policy.logits(others)
                 divergences.append(full_kl(logits, other_logits))
-            if not self.entropy_coefficient:
-                return *logprobs_and_entropy(logits, chosen), *divergences
-            return token_logprobs(logits, chosen), entropy(logits), *divergences
+            picked = token_logprobs(logits, chosen)
+            uncertain = logits if self.entropy_coefficient else logits.detach()
+            return picked, entropy(uncertain), *divergences
 
         chosen = rows.tokens[rows.response_mask]
         found = self.policy.read(read, states, chosen, *anchored)

@@ -28,6 +28,7 @@ __all__ = [
     "collate",
     "diversity_metrics",
     "group_metrics",
+    "has_signal",
     "reward_metrics",
     "rollout_metrics",
     "score_metrics",
@@ -129,11 +130,10 @@ def score_metrics(scores: Sequence[Score]) -> dict[str, float]:
 
 
 def rollout_metrics(experience: Experience, kl: Tensor) -> dict[str, float]:
-    """KL, lengths, endings and, where there is one, the critic's fit over the round."""
+    """KL, lengths and endings over the round; advantages and critic where there are."""
     mask = experience.response_mask
     rows = mask.any(1)
     assert experience.old_logprobs is not None and experience.ref_logprobs is not None
-    assert experience.advantages is not None
     k3 = kl_estimate(experience.old_logprobs, experience.ref_logprobs, "k3")
     lengths = experience.response_lengths[rows].float()
     truncated = experience.truncated[rows].float()
@@ -146,8 +146,7 @@ def rollout_metrics(experience: Experience, kl: Tensor) -> dict[str, float]:
         "response/length": lengths.mean() if len(lengths) else torch.zeros(()),
         "response/truncated": truncated.mean() if len(truncated) else torch.zeros(()),
         **_critic_metrics(experience),
-        "advantage/mean": masked_mean(experience.advantages, mask),
-        "advantage/std": masked_variance(experience.advantages, mask).sqrt(),
+        **_advantage_metrics(experience),
         **_sampler_metrics(experience),
     }
     metrics = {name: float(value) for name, value in measured.items()}
@@ -166,12 +165,35 @@ def group_metrics(groups: Tensor) -> dict[str, float]:
         `group/std`, the mean over prompts of the standard deviation of their rewards, and
         `group/no_signal`, the share of prompts whose completions are all worth the same.
     """
-    kept = [row[~row.isnan()] for row in groups.double()]
-    spreads = [float(row.std(correction=0)) if len(row) > 1 else 0.0 for row in kept]
-    silent = sum(spread <= _NO_SPREAD for spread in spreads)
+    spreads = _spreads(groups)
     return {
-        "group/std": sum(spreads) / max(1, len(spreads)),
-        "group/no_signal": silent / max(1, len(spreads)),
+        "group/std": float(spreads.sum()) / max(1, len(spreads)),
+        "group/no_signal": float((~has_signal(groups)).sum()) / max(1, len(spreads)),
+    }
+
+
+def has_signal(groups: Tensor) -> Tensor:
+    """`[prompts]`: whether the completions of a prompt are worth different things.
+
+    Args:
+        groups: as for `group_metrics`.
+    """
+    return _spreads(groups) > _NO_SPREAD
+
+
+def _spreads(groups: Tensor) -> Tensor:
+    """`[prompts]` standard deviations of those that count; 0 where fewer than two do."""
+    kept = [row[~row.isnan()] for row in groups.double()]
+    found = [float(row.std(correction=0)) if len(row) > 1 else 0.0 for row in kept]
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def _advantage_metrics(experience: Experience) -> dict[str, Tensor]:
+    if experience.advantages is None:
+        return {}
+    return {
+        "advantage/mean": masked_mean(experience.advantages, experience.response_mask),
+        "advantage/std": masked_variance(experience.advantages, experience.response_mask).sqrt(),
     }
 
 
@@ -185,18 +207,29 @@ def _critic_metrics(experience: Experience) -> dict[str, Tensor]:
 def diversity_metrics(completions: Sequence[Completion], samples: int) -> dict[str, float]:
     """How different the completions of a round are; all that were sampled count.
 
+    Each turn of a conversation is a text of its own: the last token of one and the first of the
+    next are no neighbours.
+
     Args:
         completions: those of a prompt one after the other.
         samples: completions of each prompt; of one alone there is no `diversity/self_overlap`.
     """
-    tokens = [completion.written_tokens for completion in completions]
-    answers = [answer for completion in completions for answer in completion.answers]
+    texts = [_written(completion) for completion in completions]
+    turns = [turn for text in texts for turn in text]
+    tokens = [[token for turn in text for token in turn] for text in texts]
     metrics = {
-        "diversity/distinct_1": distinct_ngrams(answers, 1),
-        "diversity/distinct_2": distinct_ngrams(answers, 2),
+        "diversity/distinct_1": distinct_ngrams(turns, 1),
+        "diversity/distinct_2": distinct_ngrams(turns, 2),
         "diversity/unique": unique_share(tokens),
     }
     if samples > 1:
         groups = [tokens[start : start + samples] for start in range(0, len(tokens), samples)]
         metrics["diversity/self_overlap"] = self_overlap(groups)
     return metrics
+
+
+def _written(completion: Completion) -> list[Sequence[int]]:
+    """The tokens of each of the policy's turns."""
+    if not completion.turns:
+        return [completion.tokens]
+    return [completion.tokens[turn.start : turn.end] for turn in completion.turns]

@@ -48,14 +48,26 @@ class RoundStep:
     scores: Sequence[Score]
     experience: Experience
     metrics: Mapping[str, float]
+    thrown: Sequence[Completion] = ()
+    """Completions that were drawn beside, and not learned from."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Response tokens that were drawn."""
+        return sum(sum(each.written) for each in (*self.completions, *self.thrown))
 
     @classmethod
     def of(
-        cls, index: int, sampled: SampledRows, experience: Experience, metrics: Mapping[str, float]
+        cls,
+        index: int,
+        sampled: SampledRows,
+        experience: Experience,
+        metrics: Mapping[str, float],
+        thrown: Sequence[Completion] = (),
     ) -> "RoundStep":
         """The round in which these rows were sampled."""
         rows = (sampled.prompts, sampled.completions, sampled.scores)
-        return cls(index, *rows, experience, metrics)
+        return cls(index, *rows, experience, metrics, thrown)
 
 
 def present(tensor: Tensor | None) -> Tensor:

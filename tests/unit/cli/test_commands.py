@@ -258,3 +258,17 @@ def test_report_is_written_again(capsys, tmp_path):
     assert main(["report", str(run)]) == 0
     assert page.exists()
     assert f"report: {page}" in capsys.readouterr().out
+
+
+# compare
+
+
+def test_compare_prints_the_table_and_writes_it(capsys, tmp_path):
+    run = write_example_run(tmp_path / "demo", steps=3)
+    assert main(["compare", str(run), "--output", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    assert "Gold score" in shown
+    assert str(tmp_path / "out" / "comparison.json") in shown
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [model["name"] for model in found["models"]] == ["before", "unguarded", "guarded"]
+    assert "| Guarded | 0.61 ±0.06 |" in (tmp_path / "out" / "comparison.md").read_text()

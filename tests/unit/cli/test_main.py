@@ -8,7 +8,17 @@ from tutelage.cli.main import build_app, call, guard, main
 from tutelage.cli.stages import STAGE_COMMANDS
 from tutelage.pipeline.interrupts import Terminated, TimeLimitReached
 
-COMMANDS = ["run", "resume", "plan", *STAGE_COMMANDS, "report", "validate", "config", "lab"]
+COMMANDS = [
+    "run",
+    "resume",
+    "plan",
+    *STAGE_COMMANDS,
+    "report",
+    "compare",
+    "validate",
+    "config",
+    "lab",
+]
 
 
 def raising(error):
@@ -119,6 +129,7 @@ def test_version_is_the_package_version(capsys):
         (["sft", "--output", "x", "--epochs", "two"], "Invalid value for --epochs"),
         (["label", "--output", "x", "--annotator", "judges"], "judge"),
         (["run"], "requires an argument"),
+        (["compare"], "no run to compare"),
         (["validate"], "no file to check"),
         (["config"], "no recipe"),
     ],

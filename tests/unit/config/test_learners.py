@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from tutelage.config import (
     GRPOConfig,
+    OnlineDPOConfig,
     PPOConfig,
     ReinforceConfig,
     ReinforcePPConfig,
@@ -21,6 +22,7 @@ SECTIONS = {
     "rloo": ("rloo", RLOOConfig),
     "reinforce": ("reinforce", ReinforceConfig),
     "reinforce++": ("reinforce_pp", ReinforcePPConfig),
+    "online_dpo": ("online_dpo", OnlineDPOConfig),
 }
 
 
@@ -127,6 +129,12 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("grpo", {"curriculum": {"by": "window", "low": 0.8}}, "low must be less than high"),
     ("grpo", {"curriculum": {"low": 0.1}}, "which has no window: leave it out"),
     ("grpo", {"curriculum": {"pass_score": 1.0}}, "which has no window: leave it out"),
+    ("grpo", {"curriculum": {}, "extra_batches": 1}, "both choose the prompts"),
+    ("online_dpo", {"sampling": {"samples_per_prompt": 1}}, "at least 2 are needed, because"),
+    ("online_dpo", {"kl": {"coefficient": 0.1}}, "Extra inputs are not permitted"),
+    ("online_dpo", {"entropy_coefficient": 0.1}, "Extra inputs are not permitted"),
+    ("online_dpo", {"prompts_per_step": 32}, "a round has only 32 pairs, one for each of prompts"),
+    ("online_dpo", {"truncation": {"mode": "bootstrap"}}, "needs a critic, and online_dpo has"),
 ]
 
 
@@ -136,7 +144,24 @@ def test_settings_that_teach_nothing_are_refused_with_the_reason(algorithm, sett
     assert reason in refusal(algorithm=algorithm, **{section: settings})
 
 
-@pytest.mark.parametrize("algorithm", ["grpo", "rloo", "reinforce", "reinforce++"])
+def test_what_holds_the_policy_has_one_name_for_all_learners():
+    ppo = stage(ppo={"kl": {"coefficient": 0.2, "target": 5.0}}).learner
+    assert (ppo.pull, ppo.beta, ppo.kl_target) == ("kl.coefficient", 0.2, 5.0)
+    grpo = stage(algorithm="grpo", grpo={"kl": {"coefficient": 0.3}}).learner
+    assert (grpo.pull, grpo.beta, grpo.kl_target) == ("kl.coefficient", 0.3, None)
+    online = stage(algorithm="online_dpo", online_dpo={"loss": {"beta": 0.4}}).learner
+    assert (online.pull, online.beta, online.kl_target) == ("loss.beta", 0.4, None)
+
+
+def test_updates_of_online_dpo_go_through_a_pair_for_each_prompt():
+    settings = {"prompts_per_step": 64, "sampling": {"samples_per_prompt": 4}}
+    online = stage(algorithm="online_dpo", online_dpo=settings).learner
+    assert (online.rows_per_step, online.updates_per_step, online.passes) == (256, 64, 1)
+    rloo = stage(algorithm="rloo", rloo=settings).learner
+    assert (rloo.rows_per_step, rloo.updates_per_step) == (256, 256)
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "rloo", "reinforce", "reinforce++", "online_dpo"])
 def test_critic_is_refused_where_there_is_none(algorithm):
     assert "critic is 'reward', but" in refusal(algorithm=algorithm, critic="reward")
     assert "critic_trunk is 'shared', but" in refusal(algorithm=algorithm, critic_trunk="shared")

@@ -2,13 +2,14 @@ import io
 
 from rich.console import Console
 
+from tutelage.tracking.evaluation_record import EvaluationRecord
 from tutelage.tracking.example_run import example_evaluation
-from tutelage.tracking.table import evaluation_table
+from tutelage.tracking.table import Overview, evaluation_table
 
 
 def printed(evaluation, width=80):
     file = io.StringIO()
-    Console(file=file, width=width).print(evaluation_table(evaluation))
+    Console(file=file, width=width).print(evaluation_table(EvaluationRecord.from_json(evaluation)))
     return file.getvalue()
 
 
@@ -46,3 +47,37 @@ def test_one_model_alone_makes_a_table_too():
     evaluation["models"] = evaluation["models"][:1]
     evaluation["differences"] = []
     assert "0.23 ±0.06" in printed(evaluation)
+
+
+def many_models():
+    """Six models: the baseline, and five like the guarded one, of which the last has no gold."""
+    evaluation = example_evaluation()
+    before, _, guarded = evaluation["models"]
+    names = [f"ppo {i}" for i in range(5)]
+    evaluation["models"] = [before] + [
+        {**guarded, "name": n, "label": n, "measures": dict(guarded["measures"])} for n in names
+    ]
+    del evaluation["models"][-1]["measures"]["gold"]
+    rows = [row for row in evaluation["differences"] if row["model"] == "guarded"]
+    evaluation["differences"] = [{**row, "model": n} for row in rows for n in names[:4]]
+    return evaluation
+
+
+def test_more_models_than_columns_fit_stand_one_below_the_other():
+    text = printed(many_models(), width=100)
+    (line,) = [line for line in text.splitlines() if "PPO 0" in line]
+    # Gold, what it gained, proxy, KL, length.
+    assert line.split("  ")[0].strip() == "PPO 0"
+    assert " ".join(line.split()[2:]) == ("0.61 ±0.06 +0.38 ±0.08 ✓ 1.3 ±0.1 4.8 ±0.2 27.9 ±0.9")
+    (last,) = [line for line in text.splitlines() if "PPO 4" in line]
+    assert last.split()[2] == "n/a"
+    assert "Gold score \u2212" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_overview_as_markdown_says_the_same():
+    record = EvaluationRecord.from_json(many_models())
+    lines = Overview(record, "over nothing").to_markdown().splitlines()
+    assert lines[3] == ("| PPO 0 | 0.61 ±0.06 | +0.38 ±0.08 ✓ | 1.3 ±0.1 | 4.8 ±0.2 | 27.9 ±0.9 |")
+    assert {line.count("|") for line in lines[:8]} == {7}
+    assert lines[-1].startswith("over nothing; ✓ better")

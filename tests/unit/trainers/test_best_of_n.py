@@ -46,6 +46,14 @@ def test_each_completion_is_the_best_of_n_of_its_own():
     ]
 
 
+def test_what_was_not_chosen_is_known_and_counted():
+    engine = BestOfNEngine(drawn_numbers(), lambda p, c: [Score(x.tokens[0]) for x in c], 3)
+    found = engine.choose(PROMPTS, SAMPLING)
+    assert [each.best.tokens for each in found] == [(12, 2)] * 2
+    assert [[c.tokens[0] for c in each.candidates] for each in found] == [[10, 11, 12]] * 2
+    assert [each.num_tokens for each in found] == [6, 6]
+
+
 def test_best_of_one_is_the_engine_itself():
     plain = drawn_numbers().generate(PROMPTS, SAMPLING)
     engine = BestOfNEngine(drawn_numbers(), lambda p, c: [Score(0.0)] * len(c), 1)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
-from tutelage.config import BatchConfig, OnlineDPOConfig, OptimizerConfig
+from tutelage.config import BatchConfig, DPOConfig, OnlineDPOConfig, OptimizerConfig
 from tutelage.errors import RewardError
 from tutelage.generation import FakeEngine, LocalEngine, Sampling
 from tutelage.models import Policy
@@ -48,7 +48,12 @@ def judged(judge, *tokens: int, prompts: int = 1):
 
 
 def scored(reward, **settings) -> ScoredPairs:
-    return ScoredPairs(reward, OnlineDPOConfig(**settings))
+    return ScoredPairs(reward, config_of(**settings))
+
+
+def config_of(**settings) -> OnlineDPOConfig:
+    """Settings of online DPO that sample as few prompts as the tests do."""
+    return OnlineDPOConfig.model_validate({"batch": {"minibatch": 1}, **settings})
 
 
 def test_best_meets_worst():
@@ -77,6 +82,53 @@ def test_failed_scores_stand_in_no_pair():
     pairs, scores = judged(judge, 10, 11, 12, 13)
     assert pairs == [JudgedPair(0, 2, 1.0)]
     assert [score.ok for score in scores] == [True, False, True, False]
+
+
+def cut_off(tokens: int) -> FakeEngine:
+    """Two completions for each prompt: one ends, the other is cut off by the limit."""
+    return FakeEngine(lambda prompt, sample: [10, STOP] if sample else [11] * tokens)
+
+
+@pytest.mark.parametrize(
+    ("truncation", "pairs"),
+    [
+        # As the reward says it: the one that was cut off is better.
+        ({"mode": "keep"}, [(0, 1)]),
+        ({"mode": "penalise", "value": -3.0}, [(1, 0)]),
+        ({"mode": "replace", "value": 1.5}, [(0, 1)]),
+        ({"mode": "replace", "value": 0.5}, [(1, 0)]),
+        ({"mode": "soft", "value": -3.0, "buffer": 2}, [(1, 0)]),
+        ({"mode": "drop"}, []),
+    ],
+)
+def test_what_is_cut_off_counts_as_truncation_says(truncation, pairs):
+    asked = prompts_of(1)
+    completions = cut_off(4).generate(asked, Sampling(frozenset({STOP}), 4, 1.0, 2))
+    sampling = {"max_tokens": 4, "samples_per_prompt": 2}
+    judge = scored(scores_of(2.0, 1.0), truncation=truncation, sampling=sampling)
+    found, scores = judge(asked * 2, completions)
+    assert [pair[:2] for pair in found] == pairs
+    assert [score.value for score in scores] == [2.0, 1.0]
+
+
+def test_dropped_completions_stand_in_no_pair_of_a_judge_either(rounds):
+    def gatherer(comparisons):
+        return [Preference(each, 0.25, "judge", kind="ai") for each in comparisons]
+
+    _, (step,) = rounds(AskedPairs(gatherer), engine=cut_off(6), truncation={"mode": "drop"})
+    assert step.metrics["train/skipped"] == 1
+
+
+def test_round_reports_what_other_learners_report(rounds):
+    _, (step,) = rounds(scored(low_ids), loss={"beta": 0.3})
+    expected = [row.value for row in step.scores]
+    assert step.metrics["reward/score"] == pytest.approx(sum(expected) / len(expected))
+    assert step.metrics["kl/coefficient"] == 0.3
+    lengths = [len(row.tokens) for row in step.completions]
+    assert step.metrics["response/length"] == pytest.approx(sum(lengths) / len(lengths))
+    assert step.num_tokens == sum(lengths)
+    assert step.metrics["sampler/gap_max"] < 1e-4
+    assert not [key for key in step.metrics if key.startswith(("advantage/", "value/"))]
 
 
 def test_too_many_failed_scores_end_the_training():
@@ -134,7 +186,7 @@ def rounds(tiny_causal_lm, tiny_tokenizer) -> Callable:
             learner,
             [prompts_of(4)] * count,
             Sampling(frozenset({STOP}), 6, temperature, samples),
-            OnlineDPOConfig(**settings),
+            config_of(**settings),
             start=start,
         )
         return policy, list(steps)
@@ -158,7 +210,9 @@ def test_first_round_starts_at_the_reference(rounds):
 def test_round_is_a_step_of_dpo_on_its_pairs(rounds, tiny_causal_lm, seed):
     """The same loss as offline, whether the reference is the policy's start or another model."""
     reference = Policy(tiny_causal_lm(seed=seed))
-    _, (step,) = rounds(scored(low_ids), learning_rate=1e-9, beta=0.3, reference=reference)
+    _, (step,) = rounds(
+        scored(low_ids), learning_rate=1e-9, loss={"beta": 0.3}, reference=reference
+    )
     pairs = [
         AnswerPair(
             *(
@@ -170,11 +224,11 @@ def test_round_is_a_step_of_dpo_on_its_pairs(rounds, tiny_causal_lm, seed):
             ),
             p_a,
         )
-        for a, b, p_a in step.pairs
+        for a, b, p_a in scored(low_ids)(step.prompts, step.completions)[0]
     ]
     policy = Policy(tiny_causal_lm())
     pairs = precompute_reference(reference, pairs)
-    offline = measure_pairs(policy, pairs, OnlineDPOConfig(beta=0.3))
+    offline = measure_pairs(policy, pairs, DPOConfig(beta=0.3))
     assert offline["dpo/chosen_logprob"] == pytest.approx(
         step.metrics["dpo/chosen_logprob"], rel=1e-5
     )
@@ -183,7 +237,9 @@ def test_round_is_a_step_of_dpo_on_its_pairs(rounds, tiny_causal_lm, seed):
 
 
 def test_reward_rises_and_the_policy_leaves_its_reference(rounds):
-    _, steps = rounds(scored(low_ids), 25, samples=4, learning_rate=2e-3, beta=0.05, start=3)
+    _, steps = rounds(
+        scored(low_ids), 25, samples=4, learning_rate=2e-3, loss={"beta": 0.05}, start=3
+    )
     assert [step.index for step in steps] == list(range(3, 28))
     first, last = (
         sum(step.metrics["reward/score"] for step in part) / 5 for part in (steps[:5], steps[-5:])

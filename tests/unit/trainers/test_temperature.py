@@ -10,6 +10,7 @@ from torch import Tensor
 from tutelage.algorithms import MovingBaseline
 from tutelage.config import (
     GRPOConfig,
+    OnlineDPOConfig,
     PPOConfig,
     ReinforceConfig,
     ReinforcePPConfig,
@@ -26,6 +27,7 @@ CONFIGS = {
     "rloo": RLOOConfig,
     "reinforce": ReinforceConfig,
     "reinforce++": ReinforcePPConfig,
+    "online_dpo": OnlineDPOConfig,
 }
 COOLING = {"steps": 3, "final_temperature": 0.4}
 EXPECTED = [1.5, 0.95, 0.4]
@@ -38,7 +40,7 @@ def world(bench) -> Callable[..., tuple[Any, Parts, Any]]:
 
     def build(algorithm: str, **options: Any) -> tuple[Any, Parts, Any]:
         sampling = {"max_tokens": 5, "samples_per_prompt": 2, "temperature": 1.5}
-        batch = {"minibatch": ROWS}
+        batch = {"minibatch": 4 if algorithm == "online_dpo" else ROWS}
         config = CONFIGS[algorithm].model_validate(
             {
                 "prompts_per_step": 4,

@@ -8,7 +8,14 @@ gradients, activations, logits ──── update
 
 from dataclasses import replace
 
-from tutelage.config import GRPOConfig, KLConfig, PPOConfig, RoundsConfig, TrainStage
+from tutelage.config import (
+    GRPOConfig,
+    KLConfig,
+    PolicyGradientConfig,
+    PPOConfig,
+    RoundsConfig,
+    TrainStage,
+)
 from tutelage.config.training import READ_TOKENS
 from tutelage.pipeline.plan.memory import (
     FLOAT,
@@ -63,11 +70,15 @@ class _Sizes:
         self.prompts, self.rows = rounds.prompts_per_step, rounds.rows_per_step
         if config.limit is not None:
             self.prompts = min(self.prompts, max(1, config.limit))
+        beside = rounds.completions_per_row
+        # A prompt that is there alone still makes a row.
+        self.updates = min(rounds.updates_per_step, self.rows)
         self.cut = MicroBatches.of(
-            rounds.batch, min(rounds.batch.minibatch, self.rows), self.length
+            rounds.batch, min(rounds.batch.minibatch, self.updates), beside * self.length
         )
         self.written = min(self.turns * self.answer, self.length - 1)
-        self.answers = self.cut.rows * self.written
+        self.answers = self.cut.rows * beside * self.written
+        self.learned = self.updates * beside
         self.frozen = min(rounds.frozen_layers, size.layers)
 
 
@@ -149,7 +160,8 @@ def _references(config: TrainStage, size: ModelSize, trained: Trained) -> list[M
     adapted = config.lora is not None
     copied = 0 if adapted else trained.weights
     found = [ModelBytes("reference", size.source, copied, FLOAT * copied)]
-    kl = config.learner.kl
+    rounds = config.learner
+    kl = rounds.kl if isinstance(rounds, PolicyGradientConfig) else None
     if isinstance(kl, KLConfig) and kl.old_policy_coefficient:
         found.append(
             ModelBytes("old policy", size.source, trained.weights, FLOAT * trained.weights)
@@ -193,7 +205,7 @@ def _anchors(rounds: RoundsConfig) -> int:
     match rounds:
         case GRPOConfig():
             return int(rounds.kl.estimator == "full" and rounds.kl.coefficient > 0)
-        case RoundsConfig(kl=KLConfig() as kl):
+        case PolicyGradientConfig(kl=KLConfig() as kl):
             return (kl.loss_coefficient > 0) + (kl.old_policy_coefficient > 0)
     return 0
 
@@ -248,8 +260,8 @@ def _work(
     rounds, compute = config.learner, config.learner.precision.compute
     share = 1.0 - at.frozen / max(1, size.layers)
     checkpointing, length = rounds.batch.gradient_checkpointing, prompt + answer
-    written = min(at.turns * answer, length)
-    steps = rounds.passes * -(-at.rows // rounds.batch.minibatch)
+    written = min(at.turns * answer, length - 1)
+    steps = rounds.passes * -(-at.updates // rounds.batch.minibatch)
     packing = Work(0.0, 2.0 * (FLOAT + format_bytes(compute)) * (size.linear + size.head))
     batch = rounds.sampling.batch_size
 
@@ -270,7 +282,7 @@ def _work(
         work += [part.times(often) for part in probe]
     if reward is not None:
         work.append(scoring_work(reward, at.rows, length, 0, compute))
-    rows = rounds.passes * at.rows
+    rows = rounds.passes * at.learned
     work += training_work(
         size, rows, length, written, compute, trained.weights, checkpointing, share
     )

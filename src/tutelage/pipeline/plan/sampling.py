@@ -135,7 +135,8 @@ def plan_evaluate(
 
     units, count = None, _limited(data, config.limit)
     if count is not None:
-        units = len(sizes) * -(-count // decoded.batch)
+        samples = len(sizes) + sum(config.best_of_n.values())
+        units = samples * -(-count // decoded.batch)
     return StagePlan(
         name=name,
         kind=config.kind,

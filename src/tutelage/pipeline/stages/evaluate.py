@@ -11,12 +11,13 @@ from tutelage.data.jsonl import read_jsonl
 from tutelage.data.loaders import load_prompts
 from tutelage.distributed import Cores
 from tutelage.errors import ConfigError
+from tutelage.evaluation.best_of_n import kl_best_of_n
 from tutelage.evaluation.compare import Answers, checkpoints, compare
 from tutelage.evaluation.conversation import ConversationRater
 from tutelage.evaluation.lexicon import LexiconRater
 from tutelage.evaluation.rater import Answer, NoRater, Rater
 from tutelage.evaluation.second_reward import SecondRewardRater
-from tutelage.generation import LocalEngine
+from tutelage.generation import LocalEngine, Sampling
 from tutelage.models import Policy, RewardModel
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.conversation import conversing, scored_answers
@@ -27,7 +28,9 @@ from tutelage.pipeline.stages.preparation import (
     sampling_of,
     share_out,
 )
-from tutelage.records import Prompt
+from tutelage.records import Completion, EncodedPrompt, Prompt
+from tutelage.rewards import ModelReward
+from tutelage.trainers.best_of_n import BestOfNEngine
 from tutelage.trainers.divergence import sequence_kl
 
 __all__ = ["run"]
@@ -51,15 +54,18 @@ def run(config: EvaluateStage, context: StageContext) -> dict[str, float]:
     fitting = encode(context, tokenizer, prompts, config.max_prompt_tokens)
     prompts = [prompt.prompt for prompt in fitting]
     proxy = _frozen_reward(config.reward, context) if config.reward else None
-    total = len(names) + len(config.probes)
+    total = len(names) + len(config.best_of_n) + len(config.probes)
     answered: list[Answers] = []
-    for done, name in enumerate(names):
-        context.progress.step(done, total)
+    for name in names:
+        context.progress.step(len(answered), total)
         answered.append(_answer(name, prompts, baseline, proxy, config, context))
+    for name, n in config.best_of_n.items():
+        context.progress.step(len(answered), total)
+        answered.append(_best_of_n(name, n, prompts, baseline, proxy, config, context))
     record = compare(prompts, answered, rater, show=config.show, seed=context.seed)
     record["checkpoints"] = []
     for done, (_, reference) in enumerate(config.probes.items()):
-        context.progress.step(len(names) + done, total)
+        context.progress.step(len(answered) + done, total)
         path = context.resolve(reference, "probes.jsonl")
         record["checkpoints"] += _judge_probes(path, reference, proxy, rater, config, context.seed)
     context.progress.step(total, total)
@@ -98,46 +104,97 @@ def _answer(
     context: StageContext,
 ) -> Answers:
     """One model's answers; every model draws from the same seed."""
-    policy, tokenizer = load_policy(
-        context.resolve(config.models[name], "model"), temperature=config.sampling.temperature
+    engine, encoded, sampling = _sampler(config.models[name], prompts, config, context)
+    talking = conversing(config.environment, engine, engine.tokenizer, context.seed)
+    completions = talking.generate(encoded, sampling)
+    answers, lengths = _as_answers(completions), [sum(each.written) for each in completions]
+    return Answers(
+        name=name,
+        stage=_stage_of(config.models[name]),
+        answers=answers,
+        lengths=lengths,
+        divergence=sequence_kl(baseline, encoded, completions, cores=engine.cores),
+        proxy=_proxies(proxy, prompts, answers, config, engine.cores),
+        drawn=lengths if config.best_of_n else None,
     )
-    cores = share_out(context, policy.model)
+
+
+def _best_of_n(
+    name: str,
+    n: int,
+    prompts: Sequence[Prompt],
+    baseline: Policy,
+    proxy: RewardModel | None,
+    config: EvaluateStage,
+    context: StageContext,
+) -> Answers:
+    """The baseline's answers, each the best of n.
+
+    KL(best of n || baseline) is known in advance: `kl_best_of_n`, the same for every answer.
+    """
+    assert proxy is not None, "the recipe is refused without it"
+    reference = config.models[config.baseline]
+    engine, encoded, sampling = _sampler(reference, prompts, config, context)
+    reward = ModelReward(proxy, cores=engine.cores)
+    chosen = BestOfNEngine(engine, reward, n).choose(encoded, sampling)
+    completions = [each.best for each in chosen]
+    answers = _as_answers(completions)
+    return Answers(
+        name=name,
+        stage=_stage_of(reference),
+        answers=answers,
+        lengths=[len(completion.tokens) for completion in completions],
+        divergence=[kl_best_of_n(n)] * len(completions),
+        proxy=_proxies(proxy, prompts, answers, config, engine.cores),
+        drawn=[each.num_tokens for each in chosen],
+    )
+
+
+def _sampler(
+    reference: Reference,
+    prompts: Sequence[Prompt],
+    config: EvaluateStage,
+    context: StageContext,
+) -> tuple[LocalEngine, list[EncodedPrompt], Sampling]:
+    """An engine that begins with the stage's seed, and what it is asked."""
+    policy, tokenizer = load_policy(
+        context.resolve(reference, "model"), temperature=config.sampling.temperature
+    )
     engine = LocalEngine(
         policy,
         tokenizer,
         generator(context, policy.model.device),
         batch_size=config.sampling.batch_size,
         notify=context.progress.message,
-        cores=cores,
+        cores=share_out(context, policy.model),
     )
-    encoded = encode(context, tokenizer, prompts)
-    talking = conversing(config.environment, engine, tokenizer, context.seed)
-    completions = talking.generate(encoded, sampling_of(config.sampling, tokenizer))
-    answers = [Answer(c.text, ended=not c.truncated, turns=c.turns) for c in completions]
-    return Answers(
-        name=name,
-        stage=config.models[name].split("/")[0],
-        answers=answers,
-        lengths=[sum(c.written) for c in completions],
-        divergence=sequence_kl(baseline, encoded, completions, cores=cores),
-        proxy=None if proxy is None else _proxy(proxy, prompts, answers, config, cores),
-    )
+    return engine, encode(context, tokenizer, prompts), sampling_of(config.sampling, tokenizer)
 
 
-def _proxy(
-    model: RewardModel,
+def _stage_of(reference: Reference) -> str:
+    return reference.partition("/")[0]
+
+
+def _as_answers(completions: Sequence[Completion]) -> list[Answer]:
+    return [Answer(each.text, ended=not each.truncated, turns=each.turns) for each in completions]
+
+
+def _proxies(
+    proxy: RewardModel | None,
     prompts: Sequence[Prompt],
     answers: Sequence[Answer],
     config: EvaluateStage,
     cores: Cores | None = None,
-) -> list[float | None]:
+) -> list[float | None] | None:
     """The reward model's score of each answer; of a conversation, the mean over its answers."""
+    if proxy is None:
+        return None
     asked = [
         scored_answers(config.environment, prompt, answer.text, answer.turns)
         for prompt, answer in zip(prompts, answers, strict=True)
     ]
     flat = [pair for pairs in asked for pair in pairs]
-    scores = iter(model.score([p for p, _ in flat], [text for _, text in flat], cores=cores))
+    scores = iter(proxy.score([p for p, _ in flat], [text for _, text in flat], cores=cores))
     of_each = [[next(scores) for _ in pairs] for pairs in asked]
     return [
         None if None in row else fmean(score for score in row if score is not None)
@@ -154,8 +211,6 @@ def _judge_probes(
     seed: int,
 ) -> list[dict[str, Any]]:
     rows = [row for _, row in read_jsonl(path)]
-    scores = None
-    if proxy is not None:
-        prompts = [Prompt.from_json(row) for row in rows]
-        scores = _proxy(proxy, prompts, [Answer.from_probe(row) for row in rows], config)
-    return checkpoints(stage.split("/")[0], rows, scores, rater, seed=seed)
+    prompts, answers = map(Prompt.from_json, rows), map(Answer.from_probe, rows)
+    scores = _proxies(proxy, list(prompts), list(answers), config)
+    return checkpoints(_stage_of(stage), rows, scores, rater, seed=seed)

@@ -16,6 +16,8 @@ from tutelage.algorithms import AdaptiveKL, FixedKL, KLCoefficient, MovingBaseli
 from tutelage.config import (
     GRPOConfig,
     KLConfig,
+    OnlineDPOConfig,
+    PolicyGradientConfig,
     PPOConfig,
     ReinforceConfig,
     ReinforcePPConfig,
@@ -46,6 +48,7 @@ from tutelage.rewards import Reward
 from tutelage.trainers.curriculum import PromptBatches
 from tutelage.trainers.grpo import grpo
 from tutelage.trainers.learner import Learner
+from tutelage.trainers.online_dpo import ScoredPairs, online_dpo
 from tutelage.trainers.optimizer import Optimizer
 from tutelage.trainers.ppo import ppo
 from tutelage.trainers.reinforce import reinforce
@@ -86,7 +89,7 @@ class Parts:
     ) -> "Parts":
         """Adds the state that the algorithm keeps between rounds."""
         parts = cls(policy, reference, engine, reward, learner, prompts, sampling, critic)
-        if isinstance(config.kl, KLConfig):
+        if isinstance(config, PolicyGradientConfig) and isinstance(config.kl, KLConfig):
             parts.kl_coefficient = _kl_coefficient(config.kl)
         if isinstance(config, ReinforceConfig):
             parts.baseline = MovingBaseline(config.baseline_decay)
@@ -107,8 +110,15 @@ class Parts:
         policy, reference = self.policy, self.reference
         world = (self.engine, self.reward, self.learner, self.prompts)
         beta, sampling, start = self.kl_coefficient, self.sampling, self.prompts.taken
-        if isinstance(config, GRPOConfig):
-            return grpo(policy, reference, *world, sampling, config, start=start)
+        match config:
+            case GRPOConfig():
+                # A curriculum, which is not asked for along with extra batches, has none to give.
+                more = self.prompts.extra if isinstance(self.prompts, Shuffled) else None
+                return grpo(policy, reference, *world, sampling, config, start=start, more=more)
+            case OnlineDPOConfig():
+                judge = ScoredPairs(self.reward, config)
+                learning = (self.engine, judge, self.learner, self.prompts)
+                return online_dpo(policy, reference, *learning, sampling, config, start=start)
         assert beta is not None, "all others have the KL in the reward"
         match config:
             case PPOConfig():
@@ -136,7 +146,7 @@ def learner_of(
     cores: Cores | None,
 ) -> Learner:
     """Optimisers for as many steps as the rounds will take."""
-    updates = config.passes * math.ceil(config.rows_per_step / config.batch.minibatch)
+    updates = config.passes * math.ceil(config.updates_per_step / config.batch.minibatch)
     rounds = config.steps
     if isinstance(config, PPOConfig) and critic is not None:
         learned = rounds - config.critic_warmup

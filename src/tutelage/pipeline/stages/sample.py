@@ -16,6 +16,7 @@ from tutelage.pipeline.stages.preparation import (
     share_out,
 )
 from tutelage.records import Completion, Prompt
+from tutelage.tracking.cost import RESPONSE_TOKENS
 from tutelage.tracking.sinks import JsonLinesFile
 
 __all__ = ["run"]
@@ -67,6 +68,7 @@ def run(config: SampleStage, context: StageContext) -> dict[str, float]:
         "completions": float(total),
         "length": totals["tokens"] / total,
         "truncated": totals["truncated"] / total,
+        RESPONSE_TOKENS: float(totals["tokens"]),
     }
 
 

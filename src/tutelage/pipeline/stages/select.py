@@ -5,7 +5,8 @@ samples ──reward model──> scores ──best of each prompt──> sft.js
 
 Supervised fine-tuning on the winners is one round of RAFT (Dong et al. 2023, arXiv:2304.06767).
 Completions that the token limit cut off are no candidates: as a demonstration one of them would
-teach the policy to stop in the middle of a sentence.
+teach the policy to stop in the middle of a sentence. Nor are those that no demonstration may hold:
+empty ones, and control characters.
 """
 
 import json
@@ -15,6 +16,7 @@ from pathlib import Path
 from tutelage.config import SelectStage
 from tutelage.data.jsonl import write_jsonl
 from tutelage.data.loaders import Samples, load_samples
+from tutelage.data.text import control_characters
 from tutelage.errors import DataError
 from tutelage.evaluation.best_of_n import BestOfN, best_of_n_curve
 from tutelage.models import RewardModel
@@ -44,7 +46,8 @@ def run(config: SelectStage, context: StageContext) -> dict[str, float]:
     if not winners:
         raise DataError(
             f"none of {len(samples)} prompts in {path} has a completion that could be chosen: each "
-            "is empty, cut off by the token limit, or too long for the reward model"
+            "is empty, cut off by the token limit, too long for the reward model, or holds control "
+            "characters"
         )
     if left_out:
         context.progress.message(
@@ -96,6 +99,8 @@ def _candidate(score: Score, text: str, truncated: bool) -> Score:
         return Score.failed(ScoreStatus.UNSCORABLE, "cut off by the token limit")
     if not text.strip():
         return Score.failed(ScoreStatus.UNSCORABLE, "empty")
+    if control_characters(text):
+        return Score.failed(ScoreStatus.UNSCORABLE, "holds control characters")
     return score
 
 

@@ -44,6 +44,7 @@ from tutelage.rewards import (
     Sum,
     load_function,
 )
+from tutelage.tracking.cost import RESPONSE_TOKENS
 from tutelage.tracking.metrics import SampleWriter
 from tutelage.trainers.alarms import Alarms
 from tutelage.trainers.curriculum import batches_of, observed
@@ -98,6 +99,7 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
         settings, policy, reference, engine, reward, learner, batches, sampling, critic
     )
     recent: list[dict[str, float]] = []
+    totals = {RESPONSE_TOKENS: 0}
     alarms = Alarms(settings, context.progress.message)
     with context.checkpoints.track(
         policy=part,
@@ -108,16 +110,17 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
         **({"conversations": engine} if isinstance(engine, ConversationEngine) else {}),
         probes=probe.rows if probe else [],
         recent=recent,
+        totals=totals,
         alarms=alarms.rung,
     ) as checkpoints:
         if checkpoints.resumed_at:
             engine.load_weights(policy)
         rounds = observed(parts.rounds(settings), batches, settings)
-        _consume(rounds, config, context, probe, recent, alarms)
+        _consume(rounds, config, context, probe, recent, totals, alarms)
     _save(config, context, part, critic, tokenizer)
     keys = ("reward/score", "reward/total", "kl/sequence", "response/length", "response/truncated")
     means = {key: sum(row[key] for row in recent) / len(recent) for key in keys}
-    return means | alarms.summary()
+    return means | {RESPONSE_TOKENS: float(totals[RESPONSE_TOKENS])} | alarms.summary()
 
 
 def _save(
@@ -130,7 +133,7 @@ def _save(
     algorithm, settings = config.algorithm.upper(), config.learner
     rounds = (
         f"{settings.steps} rounds of {settings.rows_per_step} completions from {config.model}, "
-        f"KL coefficient {settings.kl.coefficient:g}"
+        f"{settings.pull} {settings.beta:g}"
     )
     save_policy(
         context,
@@ -150,9 +153,12 @@ def _consume(
     context: StageContext,
     probe: "Probe | None",
     recent: list[dict[str, float]],
+    totals: dict[str, int],
     alarms: Alarms,
 ) -> None:
     """Logs every round; `recent` keeps the metrics of the last tenth of them, 100 at most.
+
+    `totals` counts the tokens that were drawn.
 
     Raises:
         TrainingError: an alarm rang that is to stop the stage; it is saved.
@@ -165,8 +171,9 @@ def _consume(
         for step in rounds:
             done = step.index + 1
             metrics = {"train/loss" if k == "loss" else k: v for k, v in step.metrics.items()}
-            tokens = int(step.experience.response_mask.sum())
-            metrics["throughput/tokens_per_second"] = speed.read(tokens)
+            totals[RESPONSE_TOKENS] += step.num_tokens
+            metrics["response/tokens"] = float(step.num_tokens)
+            metrics["throughput/tokens_per_second"] = speed.read(step.num_tokens)
             metrics |= conversation_metrics(step.completions)
             metrics |= alarms.hear(step.index, metrics)
             context.metrics.log(step.index, metrics)

@@ -147,6 +147,7 @@ LEARNERS = {
     "rloo": "rloo",
     "reinforce": "reinforce",
     "reinforce++": "reinforce_pp",
+    "online_dpo": "online_dpo",
 }
 
 
@@ -160,6 +161,9 @@ def test_learner_without_a_critic_keeps_none(ppo, config_only, recipe_of, algori
     }
     own = {**rows, "kl": {"estimator": "k2"}} if algorithm == "grpo" else rows
     own = own if algorithm == "reinforce" else {**own, "epochs": 1}
+    if algorithm == "online_dpo":
+        # A pair is two of four completions: twice the passes make as many rows.
+        own = {**own, "epochs": 2, "batch": {"minibatch": 16}}
     settings = {"prompts": "prompts.jsonl", "reward": {}, "model": config_only()}
     stage = stage_of(
         recipe_of(train={**settings, "algorithm": algorithm, LEARNERS[algorithm]: own}), "train"

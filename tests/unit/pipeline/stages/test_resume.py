@@ -187,6 +187,7 @@ LEARNERS = {
     "rloo": {"rloo": {"epochs": 2, "kl": {"target": 0.5, "horizon": 50}}},
     "reinforce": {"reinforce": {"batch": {"minibatch": 8}, "baseline": "moving"}},
     "reinforce++": {"reinforce_pp": {"epochs": 2, "baseline": "group"}},
+    "online_dpo": {"online_dpo": {"epochs": 2, "label": "soft", "loss": {"beta": 0.3}}},
 }
 
 
@@ -218,6 +219,30 @@ def test_learner_that_was_interrupted_ends_as_one_that_was_not(
     assert "critic" not in state
     assert not [name for name in expected["files"] if name.startswith("critic/")]
     assert ("baseline" in state) == (algorithm == "reinforce")
+    workshop = Workshop(tmp_path / "interrupted")
+    for step in (2, 5):
+        workshop.interrupt(stage, step)
+    assert outcome(workshop, stage) == expected
+
+
+COARSE = """
+def coarse(prompt, completion):
+    return float(len(completion.text) > 8)
+"""
+"""A reward that often gives all completions of a prompt the same score."""
+
+
+def test_dynamic_sampling_that_was_interrupted_ends_as_if_it_was_not(
+    tiny_recipe, outcome, tmp_path
+):
+    """Further batches take prompts out of the same order, of which the rest comes later."""
+    (tmp_path / "coarse.py").write_text(COARSE)
+    given = merged(stage_of("grpo", tiny_recipe).model_dump(), {"grpo": {"extra_batches": 2}})
+    reward = {"functions": {f"{tmp_path}/coarse.py:coarse": 1.0}}
+    stage = type(tiny_recipe.stages["train"]).model_validate({**given, "reward": reward})
+    expected = outcome(Workshop(tmp_path / "straight"), stage)
+    rounds = [row["metrics"] for row in expected["files"]["metrics.jsonl"]]
+    assert sum(row["group/thrown"] > 0 for row in rounds) > 2
     workshop = Workshop(tmp_path / "interrupted")
     for step in (2, 5):
         workshop.interrupt(stage, step)
@@ -275,6 +300,7 @@ PARTS = {
         "kl_coefficient",
         "probes",
         "recent",
+        "totals",
         "alarms",
         "random",
     ],

@@ -77,6 +77,20 @@ def test_completions_that_are_cut_off_or_empty_never_win(reward, write_rows, con
     assert numbers["best_of"] == 3
 
 
+def test_completions_that_no_demonstration_may_hold_never_win(reward, write_rows, context):
+    rows = samples(3, prompts=1)
+    best = best_by_hand(reward, rows, 3)[0]
+    for item in rows[0]["completions"]:
+        if item["text"] == best:
+            item["text"] += "\x1b[2J"
+    where = context()
+    numbers = select.run(SelectStage(samples=write_rows("s.jsonl", rows), reward=reward), where)
+    (written,) = load_demonstrations(where.folder / "sft.jsonl")
+    assert written.messages[-1].content in [item["text"] for item in rows[0]["completions"]]
+    assert "\x1b" not in written.messages[-1].content
+    assert numbers["best_of"] == 2
+
+
 def test_prompt_without_a_candidate_is_left_out(reward, write_rows, context):
     rows = samples(2)
     rows[1]["completions"] = [{"text": "unfinis", "stop": "length"}]
