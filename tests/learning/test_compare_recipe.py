@@ -13,7 +13,7 @@ from tutelage.cli.main import main
 from tutelage.config import TrainStage, load_recipe
 from tutelage.tracking.reader import read_run
 
-pytestmark = pytest.mark.learn
+pytestmark = [pytest.mark.learn, pytest.mark.timeout(1800)]
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "compare.yaml"
 
@@ -60,10 +60,9 @@ def tiny_overrides() -> list[str]:
 
 def test_recipe_runs_to_the_table_that_shows_what_was_spent(tmp_path, capsys):
     recipe = load_recipe(RECIPE)
-    folders = [tmp_path / f"seed{seed}" for seed in (0, 1)]
-    for seed, folder in enumerate(folders):
-        run(RECIPE, folder, overrides=[*tiny_overrides(), f"--seed={seed}"], display=False)
-    evaluation = read_run(folders[0]).evaluation
+    folder = tmp_path / "run"
+    run(RECIPE, folder, overrides=tiny_overrides(), display=False)
+    evaluation = read_run(folder).evaluation
     assert evaluation is not None
     asked = recipe.stages["evaluation"]
     assert [model.name for model in evaluation.models] == [*asked.models, *asked.best_of_n]
@@ -73,17 +72,17 @@ def test_recipe_runs_to_the_table_that_shows_what_was_spent(tmp_path, capsys):
         )
         assert evaluation.difference(model.name, "gold") is not None
     tokens = {m.name: m.measures["response_tokens"].mean for m in evaluation.models}
-    manifest = json.loads((folders[0] / "stages/candidates/manifest.json").read_text())
+    manifest = json.loads((folder / "stages/candidates/manifest.json").read_text())
     assert tokens["distilled"] == manifest["metrics"]["response_tokens"]
     rows = [
         json.loads(line)["metrics"]["response/tokens"]
-        for line in (folders[0] / "stages/rloo/metrics.jsonl").read_text().splitlines()
+        for line in (folder / "stages/rloo/metrics.jsonl").read_text().splitlines()
     ]
     assert (len(rows), sum(rows)) == (2, tokens["rloo"])
     assert tokens["before"] == 0
-    assert "Tokens drawn" in (folders[0] / "report.html").read_text("utf-8")
+    assert "Tokens drawn" in (folder / "report.html").read_text("utf-8")
 
-    assert main(["compare", *map(str, folders), "--output", str(tmp_path / "all")]) == 0
-    assert "mean over seeds 0, 1" in capsys.readouterr().out
+    assert main(["compare", str(folder), "--output", str(tmp_path / "all")]) == 0
+    assert "Tokens drawn" in capsys.readouterr().out
     compared = json.loads((tmp_path / "all" / "comparison.json").read_text())
     assert {m["name"] for m in compared["models"]} == set(tokens)
