@@ -42,6 +42,14 @@ MUTANTS = (
         _EXPERIENCE,
     ),
     Mutant(
+        "observations-trained",
+        "src/tutelage/experience.py",
+        "response_mask[i, start:end] = torch.tensor(completions[i].written)",
+        "response_mask[i, start:end] = True",
+        "What the policy read in a conversation is trained on as if it had written it.",
+        _EXPERIENCE,
+    ),
+    Mutant(
         "failed-score-is-zero",
         "src/tutelage/experience.py",
         "if score.ok:",

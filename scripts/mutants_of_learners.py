@@ -27,14 +27,6 @@ _EPISODES = ("tests/unit/labs/test_episodes.py",)
 
 _CREDIT = (
     Mutant(
-        "observations-trained",
-        "src/tutelage/experience.py",
-        "response_mask[i, start:end] = torch.tensor(completions[i].written)",
-        "response_mask[i, start:end] = True",
-        "What the policy read in a conversation is trained on as if it had written it.",
-        ("tests/unit/test_experience.py",),
-    ),
-    Mutant(
         "leave-one-out-with-itself",
         _ALGORITHMS + "groups.py",
         "return centred * count / (count - 1).clamp(min=1)",

@@ -4,8 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from mutant_catalogue import MUTANTS
-from mutants import PAGE, planted
+from mutants import MUTANTS, PAGE, planted
 
 ROOT = Path(__file__).resolve().parent.parent
 

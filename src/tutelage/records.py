@@ -224,18 +224,6 @@ class Completion:
         return self.stop is StopReason.LENGTH
 
     @property
-    def answers(self) -> tuple[tuple[int, ...], ...]:
-        """The tokens of each answer; one of them where it is no conversation."""
-        if not self.turns:
-            return (self.tokens,)
-        return tuple(self.tokens[turn.start : turn.end] for turn in self.turns)
-
-    @property
-    def written_tokens(self) -> tuple[int, ...]:
-        """The tokens that the policy wrote, one answer after the other."""
-        return tuple(token for answer in self.answers for token in answer)
-
-    @property
     def written(self) -> tuple[bool, ...]:
         """Which tokens the policy wrote."""
         if not self.turns:
