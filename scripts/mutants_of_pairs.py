@@ -154,8 +154,8 @@ MUTANTS = (
     Mutant(
         "reference-on-the-wrong-side",
         _TRAINERS + "online_dpo.py",
-        "return math.fsum(completions[row].logprobs) - divergence[row]",
-        "return math.fsum(completions[row].logprobs) + divergence[row]",
+        "p_a, (of_reference[a], of_reference[b]))",
+        "p_a, (-of_reference[a], -of_reference[b]))",
         "As the policy leaves its reference, the loss pushes it further away.",
         _ONLINE,
     ),

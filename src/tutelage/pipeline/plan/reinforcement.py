@@ -135,6 +135,9 @@ def plan_train(
     # Answers grow and shrink in training: what the policy says at first tells little.
     prompt, answer = tokens_of(replace(data, answer=None), size.vocabulary, at.prompt, at.answer)
 
+    # All but a conversation's last answer is the last answer's prompt.
+    prompt = min(prompt + (at.turns - 1) * answer, at.prompt)
+
     def work(prompt: float, answer: float) -> tuple[Work, ...]:
         return _work(config, size, reward, at, trained, critic, prompt, answer, place)
 
