@@ -83,6 +83,7 @@ def test_recipe_runs_to_the_table_that_shows_what_was_spent(tmp_path, capsys):
     assert "Tokens drawn" in (folder / "report.html").read_text("utf-8")
 
     assert main(["compare", str(folder), "--output", str(tmp_path / "all")]) == 0
-    assert "Tokens drawn" in capsys.readouterr().out
+    assert "over prompts; ✓ better" in capsys.readouterr().out
+    assert "| Tokens drawn |" in (tmp_path / "all" / "comparison.md").read_text()
     compared = json.loads((tmp_path / "all" / "comparison.json").read_text())
     assert {m["name"] for m in compared["models"]} == set(tokens)
