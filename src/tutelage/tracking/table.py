@@ -56,8 +56,7 @@ class Overview:
         columns = self._columns()
         table = _empty(f"{self.spread}; {_legend(self.record)}")
         for column in columns:
-            widest = max(cell.cell_len for cell in column.cells)
-            table.add_column(Text(column.head), justify="right", min_width=widest)
+            table.add_column(Text(column.head), justify="right", width=column.width)
         for index, model in enumerate(self.record.models):
             table.add_row(Text(one_line(model.label)), *(column.cells[index] for column in columns))
         return table
@@ -123,6 +122,11 @@ class _Column:
     head: str
     cells: list[Text]
     """One for each model."""
+
+    @property
+    def width(self) -> int:
+        """Of the widest cell; the head is broken into words, none of them in two."""
+        return max(*(cell.cell_len for cell in self.cells), *map(len, self.head.split()))
 
 
 def _empty(caption: str) -> Table:
