@@ -300,7 +300,6 @@ PARTS = {
         "kl_coefficient",
         "probes",
         "recent",
-        "totals",
         "alarms",
         "random",
     ],
