@@ -1,12 +1,13 @@
 """How rows are cut into micro-batches, and into smaller ones when memory runs out.
 
-    rows, longest first ──budget of tokens──> micro-batches ──memory runs out──> half the budget
+    rows, longest first ──budget of tokens──> equal micro-batches ──memory runs out──> half of it
 
 A micro-batch is what goes through the model at once. How rows are cut changes no gradient: losses
 are divided by the denominator of the whole minibatch.
 """
 
 import logging
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
@@ -43,20 +44,26 @@ class MicroBatches:
         self._notify = notify
 
     def cut(self, rows: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
-        """The rows as micro-batches.
+        """The rows as micro-batches of about the same number of tokens, an even number of them.
 
-        Rows of like length are together, so that little of the budget is padding. What this
-        budget has cut already stays as it is.
+        Rows of like length are together, so that little of the budget is padding. Two cores, or
+        four, have an equal share of an even number of equal parts, while what is cut does not
+        depend on how many cores there are. What this budget has cut already stays as it is.
 
         Args:
             rows: row numbers, longest first.
             lengths: tokens of every row.
         """
-        rest = list(rows)
-        while rest:
-            size = max(1, self.tokens // max(1, lengths[rest[0]]))
-            yield rest[:size]
-            rest = rest[size:]
+        count = len(_cut(rows, lengths, self.tokens))
+        if count < 2:
+            yield from [list(rows)] * count
+            return
+        wanted = min(count + count % 2, len(rows))
+        budgets = range(1, self.tokens)
+        smallest = bisect_left(
+            budgets, True, key=lambda tokens: len(_cut(rows, lengths, tokens)) <= wanted
+        )
+        yield from _cut(rows, lengths, budgets.start + smallest)
 
     def attempt(self, rows: Sequence[int], lengths: Sequence[int], compute: Callable[[], T]) -> T:
         """What `compute` makes of a micro-batch.
@@ -146,3 +153,14 @@ class MicroBatches:
             f"memory ran out at {len(rows)} rows of up to {longest} tokens: micro-batches have "
             f"{self.tokens} tokens from here on instead of {before} (batch.microbatch_tokens)"
         )
+
+
+def _cut(rows: Sequence[int], lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """As few parts as the budget allows; a row longer than it has a part of its own."""
+    parts: list[list[int]] = []
+    start = 0
+    while start < len(rows):
+        end = start + max(1, tokens // max(1, lengths[rows[start]]))
+        parts.append(list(rows[start:end]))
+        start = end
+    return parts

@@ -1,6 +1,7 @@
 """Memory that runs out in an update: a smaller budget, the same gradients."""
 
 from collections.abc import Callable, Sequence
+from itertools import combinations, pairwise
 
 import pytest
 import torch
@@ -90,7 +91,9 @@ def test_minibatch_is_tried_again_in_smaller_parts_with_the_same_gradient(learne
         gradient, expected.optimizers["model"].gradients[0], rtol=1e-12, atol=1e-15
     )
     assert metrics["train/skipped"] == 0
-    assert learner.microbatches.tokens <= room
+    longest_first = sorted(range(len(LENGTHS)), key=lambda i: -LENGTHS[i])
+    fitting = learner.microbatches.cut(longest_first, LENGTHS)
+    assert all(cost(part, LENGTHS) <= room for part in fitting)
     assert "memory ran out at 9 rows of up to 6 tokens" in learner.heard[0]
 
 
@@ -250,3 +253,26 @@ def test_allocator_that_refuses_is_recognised():
     assert out_of_memory(CUDA)
     assert not out_of_memory(RuntimeError("shape mismatch"))
     assert not out_of_memory(ValueError("not enough memory"))
+
+
+def cost(part: Sequence[int], lengths: Sequence[int]) -> int:
+    return len(part) * max(lengths[row] for row in part)
+
+
+@pytest.mark.parametrize("tokens", [6, 8, 12, 14, 20, 24])
+def test_parts_are_even_in_number_and_no_other_cut_has_a_smaller_largest_part(tokens):
+    rows = sorted(range(len(LENGTHS)), key=lambda i: -LENGTHS[i])
+    parts = list(MicroBatches(tokens).cut(rows, LENGTHS))
+    assert [row for part in parts for row in part] == rows
+    assert len(parts) % 2 == 0
+    largest = max(cost(part, LENGTHS) for part in parts)
+    assert largest <= tokens
+    for cuts in combinations(range(1, len(rows)), len(parts) - 1):
+        edges = (0, *cuts, len(rows))
+        other = [rows[a:b] for a, b in pairwise(edges)]
+        assert max(cost(part, LENGTHS) for part in other) >= largest
+
+
+def test_rows_within_the_budget_are_one_part():
+    assert list(MicroBatches(1000).cut([6, 2, 0], LENGTHS)) == [[6, 2, 0]]
+    assert list(MicroBatches(1000).cut([], LENGTHS)) == []
