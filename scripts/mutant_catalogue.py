@@ -19,8 +19,8 @@ MUTANTS = (
     Mutant(
         "temperature-dropped",
         "src/tutelage/models/policy.py",
-        "return logits.float() / self.temperature",
-        "return logits.float()",
+        "states if self.temperature == 1.0 else states / self.temperature",
+        "states",
         "Training log-probabilities forget the sampling temperature; most tokens leave the clip "
         "band before any update.",
         ("tests/unit/models/test_policy.py",),
@@ -92,11 +92,20 @@ MUTANTS = (
     ),
     Mutant(
         "softmax-in-bf16",
-        "src/tutelage/models/policy.py",
-        "return logits.float() / self.temperature",
-        "return logits / self.temperature",
+        "src/tutelage/algorithms/distributions.py",
+        "    return torch.log_softmax(logits, -1, "
+        "dtype=torch.promote_types(logits.dtype, torch.float32))\n",
+        "    return torch.log_softmax(logits, -1)\n",
         "Log-probabilities come from a bfloat16 softmax.",
-        ("tests/unit/models/test_policy.py",),
+        ("tests/unit/algorithms/test_distributions.py",),
+    ),
+    Mutant(
+        "softmax-gradient-without-the-chosen-token",
+        "src/tutelage/algorithms/distributions.py",
+        "        of_logits.scatter_add_(-1, tokens.unsqueeze(-1), gradient)\n",
+        "",
+        "The gradient of a log-probability lowers every token and raises none.",
+        ("tests/unit/algorithms/test_distributions.py",),
     ),
     Mutant(
         "reference-is-the-policy",

@@ -15,7 +15,12 @@ No configuration, model, optimiser, process group or file. Per-token tensors are
 from tutelage.algorithms.advantages import gae
 from tutelage.algorithms.aggregation import Aggregation, loss_denominator
 from tutelage.algorithms.bradley_terry import bradley_terry_loss, pairwise_accuracy
-from tutelage.algorithms.distributions import entropy, full_kl, token_logprobs
+from tutelage.algorithms.distributions import (
+    entropy,
+    full_kl,
+    logprobs_and_entropy,
+    token_logprobs,
+)
 from tutelage.algorithms.diversity import distinct_ngrams, self_overlap, unique_share
 from tutelage.algorithms.groups import group_advantages, leave_one_out
 from tutelage.algorithms.importance import importance_metrics, importance_weight
@@ -85,6 +90,7 @@ __all__ = [
     "last_token",
     "leave_one_out",
     "length_penalty",
+    "logprobs_and_entropy",
     "loss_denominator",
     "masked_mean",
     "masked_variance",

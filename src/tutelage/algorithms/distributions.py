@@ -4,11 +4,15 @@ Softmax is computed in fp32 at least: over a vocabulary of 49k, bf16 softmax is 
 0.015 nat on average and 0.06 at worst.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
-__all__ = ["entropy", "full_kl", "token_logprobs"]
+__all__ = ["entropy", "full_kl", "logprobs_and_entropy", "token_logprobs"]
 
 
 def _log_softmax(logits: Tensor) -> Tensor:
@@ -45,6 +49,43 @@ def entropy(logits: Float[Tensor, "*shape vocab"]) -> Float[Tensor, "*shape"]:
     """
     logp = _log_softmax(logits)
     return -(logp.exp() * torch.where(logp.isneginf(), 0, logp)).sum(-1)
+
+
+def logprobs_and_entropy(
+    logits: Float[Tensor, "*shape vocab"], tokens: Int[Tensor, "*shape"]
+) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    """`token_logprobs` with its gradient, and `entropy` without one, out of one softmax.
+
+        d log p_a / d z_v = [v = a] - p_v
+
+    Source: by definition. A third fewer passes over the logits than both functions make, for the
+    entropy that is only looked at.
+    """
+    found: tuple[Tensor, Tensor] = _LogprobsAndEntropy.apply(logits, tokens)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _LogprobsAndEntropy(Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        logp = _log_softmax(logits)
+        p = logp.exp()
+        ctx.save_for_backward(p, tokens)
+        ctx.format = logits.dtype
+        picked = logp.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+        # 0 times the lowest number is 0, where 0 times -∞ would be NaN.
+        uncertainty = -(logp.clamp_(min=torch.finfo(logp.dtype).min).mul_(p)).sum(-1)
+        ctx.mark_non_differentiable(uncertainty)
+        return picked, uncertainty
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None]:
+        p, tokens = ctx.saved_tensors
+        gradient = gradient.unsqueeze(-1)
+        of_logits = p * -gradient
+        of_logits.scatter_add_(-1, tokens.unsqueeze(-1), gradient)
+        return of_logits.to(ctx.format), None
 
 
 def full_kl(

@@ -136,11 +136,13 @@ class Policy:
 
     def logits(self, states: Float[Tensor, "tokens width"]) -> Float[Tensor, "tokens vocabulary"]:
         """Logits over the temperature; of many tokens, `read` needs less memory."""
-        logits = states
-        if self.head_is_linear:
-            with autocast(states.device, self.backbone.compute):
-                logits = self.model.get_output_embeddings()(states)
-        return logits.float() / self.temperature
+        # Of a linear head the same, and there are fewer states than logits.
+        scaled = states if self.temperature == 1.0 else states / self.temperature
+        if not self.head_is_linear:
+            return scaled.float()
+        with autocast(states.device, self.backbone.compute):
+            logits: Tensor = self.model.get_output_embeddings()(scaled)
+        return logits.float()
 
     def read(
         self, read: Read, states: Float[Tensor, "tokens width"], *per_token: Tensor

@@ -12,7 +12,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tutelage.algorithms import LossOutput, entropy, full_kl, ppo_policy_loss, token_logprobs
+from tutelage.algorithms import (
+    LossOutput,
+    entropy,
+    full_kl,
+    logprobs_and_entropy,
+    ppo_policy_loss,
+    token_logprobs,
+)
 from tutelage.config import ClippedConfig, KLConfig, PolicyGradientConfig
 from tutelage.experience import Experience
 from tutelage.models import Policy
@@ -77,9 +84,9 @@ class PolicyReader:
                 with torch.no_grad():
                     other_logits = anchor.policy.logits(others)
                 divergences.append(full_kl(logits, other_logits))
-            picked = token_logprobs(logits, chosen)
-            uncertain = logits if self.entropy_coefficient else logits.detach()
-            return picked, entropy(uncertain), *divergences
+            if not self.entropy_coefficient:
+                return *logprobs_and_entropy(logits, chosen), *divergences
+            return token_logprobs(logits, chosen), entropy(logits), *divergences
 
         chosen = rows.tokens[rows.response_mask]
         found = self.policy.read(read, states, chosen, *anchored)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, kl_divergence
 
-from tutelage.algorithms import entropy, full_kl, token_logprobs
+from tutelage.algorithms import entropy, full_kl, logprobs_and_entropy, token_logprobs
 
 P = torch.tensor([0.5, 0.2, -0.3, -0.8], dtype=torch.float64)
 Q = torch.tensor([0.1, 0.4, 0.0, -0.5], dtype=torch.float64)
@@ -81,3 +81,40 @@ def test_excluded_tokens_count_nothing_and_break_no_gradient():
     assert p.grad.isfinite().all()
     assert q.grad.isfinite().all()
     assert full_kl(torch.zeros(2), torch.tensor([0.0, -torch.inf])).item() == math.inf
+
+
+def test_both_at_once_are_both_with_the_gradient_of_the_first():
+    generator = torch.Generator().manual_seed(0)
+    logits = (3 * torch.randn(4, 5, 11, generator=generator)).double().requires_grad_()
+    tokens = torch.randint(0, 11, (4, 5), generator=generator)
+    weights = torch.randn(4, 5, generator=generator).double()
+    found, uncertainty = logprobs_and_entropy(logits, tokens)
+    expected = token_logprobs(logits, tokens)
+    assert torch.equal(found, expected)
+    assert not uncertainty.requires_grad
+    torch.testing.assert_close(uncertainty, entropy(logits).detach(), rtol=1e-12, atol=1e-12)
+    (of_found,) = torch.autograd.grad((weights * found).sum(), logits)
+    (of_expected,) = torch.autograd.grad((weights * expected).sum(), logits)
+    torch.testing.assert_close(of_found, of_expected, rtol=1e-12, atol=1e-12)
+
+
+def test_both_at_once_pass_the_numerical_gradient_check():
+    logits = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
+    tokens = torch.tensor([0, 5, 2])
+    assert torch.autograd.gradcheck(lambda z: logprobs_and_entropy(z, tokens)[0], logits)
+
+
+def test_a_token_excluded_by_minus_infinity_adds_nothing_at_once_either():
+    logits = torch.tensor([[0.0, 0.0, -math.inf]], requires_grad=True)
+    found, uncertainty = logprobs_and_entropy(logits, torch.tensor([1]))
+    assert uncertainty.item() == pytest.approx(math.log(2))
+    found.sum().backward()
+    assert torch.allclose(logits.grad, torch.tensor([[-0.5, 0.5, 0.0]]))
+
+
+def test_both_at_once_of_bf16_logits_are_in_single_precision():
+    logits = (3 * torch.randn(4, 1000)).bfloat16().requires_grad_()
+    found, uncertainty = logprobs_and_entropy(logits, torch.randint(0, 1000, (4,)))
+    assert found.dtype == uncertainty.dtype == torch.float32
+    found.sum().backward()
+    assert logits.grad.dtype == torch.bfloat16
