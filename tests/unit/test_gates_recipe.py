@@ -73,9 +73,9 @@ def test_the_control_differs_from_the_cure_by_the_slope_factor_alone(gates):
     cured, control = training(gates, "cured"), training(gates, "control")
     assert cured.reward.length is not None
     assert control.reward.length is not None
-    assert (cured.reward.length.slope_factor, control.reward.length.slope_factor) == (1.5, 0.5)
+    assert (cured.reward.length.slope_factor, control.reward.length.slope_factor) == (1.5, 0.25)
     assert control == cured.model_copy(update={"reward": control.reward})
-    assert control.reward.length == cured.reward.length.model_copy(update={"slope_factor": 0.5})
+    assert control.reward.length == cured.reward.length.model_copy(update={"slope_factor": 0.25})
     assert control.reward.model_copy(update={"length": None}) == cured.reward.model_copy(
         update={"length": None}
     )

@@ -31,7 +31,7 @@ class Person:
     wrong_weight: float = 0.35
     """People check a stated fact only half: a wrong one costs little."""
     polite_weight: float = 0.10
-    word_weight: float = 0.020
+    word_weight: float = 0.024
     temperature: float = 0.35
     p_flip: float = 0.08
 
