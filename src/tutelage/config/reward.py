@@ -39,8 +39,6 @@ class LengthPenaltyConfig(Section):
     that of `reference_answers` to the same prompt."""
     slope_factor: PositiveFloat = 1.5
     """Below 1 the penalty is smaller than what the reward model pays for a token."""
-    quantile: float = Field(0.9, ge=0.0, le=1.0)
-    """Of the lengths of a prompt's reference answers, with `threshold: per_prompt`."""
 
 
 class RepetitionConfig(Section):

@@ -88,6 +88,8 @@ class RewardService:
             except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
                 raise HTTPException(422, f"{type(error).__name__}: {error}"[:500]) from None
             async with turn:
+                if await request.is_disconnected():
+                    raise HTTPException(408, "nobody waits for the answer")
                 scores = await run_in_threadpool(self.reward, prompts, completions)
             rows = [score_row(i, each) for i, each in zip(ids, scores, strict=True)]
             return {"version": self.version, "scores": rows}

@@ -48,7 +48,6 @@ def test_what_is_set_is_written_and_read_again(given):
         ({"model": "rm", "reference_answers": "s"}, "nothing reads it"),
         ({"deadlines": {"item_seconds": 0}}, "greater than 0"),
         ({"repetition": {"size": 0}}, "greater than 0"),
-        ({"length": {"quantile": 1.5}}, "less than or equal to 1"),
     ],
 )
 def test_what_makes_no_sense_is_refused(given, complaint):

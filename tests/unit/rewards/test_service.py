@@ -173,6 +173,28 @@ def test_reward_is_asked_by_one_request_at_a_time(serving):
     assert set(most) == {1}
 
 
+def test_requests_that_nobody_waits_for_cost_the_reward_nothing(serving):
+    busy, go_on, read = threading.Event(), threading.Event(), []
+
+    def slow(prompts, completions):
+        read.extend(completion.text for completion in completions)
+        busy.set()
+        go_on.wait(30)
+        return lengths(prompts, completions)
+
+    url = serving(slow)
+    first = threading.Thread(target=post, args=(url, body("first")))
+    first.start()
+    assert busy.wait(30)
+    with RemoteReward(url, TOKEN, limits=RemoteLimits(item_seconds=2.0)) as impatient:
+        (late,) = impatient([ASKED], [completion("given up")])
+    assert late.status is ScoreStatus.TIMEOUT
+    go_on.set()
+    first.join()
+    assert post(url, body("last")).status_code == 200
+    assert read == ["first", "last"]
+
+
 def test_reward_that_raises_is_tried_again(serving):
     calls = []
 

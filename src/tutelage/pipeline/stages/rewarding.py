@@ -43,6 +43,9 @@ from tutelage.rewards import (
 
 __all__ = ["compose_reward", "load_reward_model"]
 
+_USUAL_SHARE = 0.9
+"""Of the reference's answers to a prompt are no longer than what costs nothing."""
+
 
 def load_reward_model(
     config: RewardConfig, context: StageContext, compute: torch.dtype
@@ -90,27 +93,35 @@ def _parts(
     model: RewardModel | None,
     cores: Cores | None,
 ) -> dict[str, tuple[float, Reward]]:
-    """The parts that a recipe names, in the order of its reference."""
+    """The parts that a recipe names."""
     parts: dict[str, tuple[float, Reward]] = {}
     references = _references(config, context)
+
+    def add(name: str, weight: float, reward: Reward) -> None:
+        if name in parts:
+            raise ConfigError(
+                f"two parts of the reward have the name {name!r}, under which the log would show "
+                "one: rename a function, or a key of reward.remote"
+            )
+        parts[name] = (weight, reward)
+
     if model is not None:
         scored: Reward = ModelReward(model, clip=config.clip, cores=cores)
-        if config.shape == "par":
-            scored = AgainstReferences(scored, references)
-        parts["model"] = (1.0, scored)
+        par = config.shape == "par"
+        add("model", 1.0, AgainstReferences(scored, references) if par else scored)
     for path, weight in config.functions.items():
         function = opened.enter_context(_function(path, config))
-        parts[function.name] = (weight, function)
+        add(function.name, weight, function)
     if config.format is not None:
         form = opened.enter_context(_format(config.format, config))
-        parts["format"] = (config.format.weight, form)
+        add("format", config.format.weight, form)
     if config.repetition is not None:
         penalty = RepetitionPenalty(config.repetition.size)
-        parts["repetition"] = (config.repetition.weight, penalty)
+        add("repetition", config.repetition.weight, penalty)
     for name, service in config.remote.items():
-        parts[name] = (service.weight, opened.enter_context(_remote(service, context)))
+        add(name, service.weight, opened.enter_context(_remote(service, context)))
     if config.length is not None:
-        parts["length"] = (1.0, _length_penalty(config.length, model, references))
+        add("length", 1.0, _length_penalty(config.length, model, references))
     return parts
 
 
@@ -199,5 +210,5 @@ def _length_penalty(
     cost = paid if coefficient == "auto" else coefficient
     if threshold == "per_prompt":
         usual = round(scale.length_threshold)
-        return LengthPenaltyByPrompt(cost, references, config.quantile, usual)
+        return LengthPenaltyByPrompt(cost, references, _USUAL_SHARE, usual)
     return LengthPenalty(cost, round(scale.length_threshold if threshold == "auto" else threshold))

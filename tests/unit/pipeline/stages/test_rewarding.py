@@ -82,6 +82,13 @@ def test_gold_is_out_of_reach_for_functions(compose, function):
     assert "gold" in score.notes
 
 
+def test_two_parts_of_one_name_are_refused(compose, function, tmp_path):
+    other = tmp_path / "other.py"
+    other.write_text("def words(prompt, completion):\n    return 0.0\n")
+    with pytest.raises(ConfigError, match="two parts of the reward have the name 'words'"):
+        compose(functions={function("words"): 1.0, f"{other}:words": 1.0})
+
+
 def row(prompt: Prompt, *lengths: int):
     completions = [answer("", [5] * n).to_json() for n in lengths]
     for completion in completions:
