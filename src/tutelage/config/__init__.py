@@ -12,7 +12,14 @@ from tutelage.config.online_dpo import OnlineDPOConfig
 from tutelage.config.ppo import PPOConfig
 from tutelage.config.recipe import CheckpointConfig, Recipe, TrackersConfig, referenced_name
 from tutelage.config.reinforce import ReinforceConfig, ReinforcePPConfig
-from tutelage.config.reward import LengthPenaltyConfig, RewardConfig
+from tutelage.config.reward import (
+    DeadlinesConfig,
+    FormatConfig,
+    LengthPenaltyConfig,
+    RemoteRewardConfig,
+    RepetitionConfig,
+    RewardConfig,
+)
 from tutelage.config.rloo import RLOOConfig
 from tutelage.config.rounds import (
     ClippedConfig,
@@ -51,8 +58,10 @@ __all__ = [
     "CurriculumConfig",
     "DPOConfig",
     "DPOStage",
+    "DeadlinesConfig",
     "EnvironmentConfig",
     "EvaluateStage",
+    "FormatConfig",
     "GRPOConfig",
     "HelpdeskStage",
     "KLConfig",
@@ -75,6 +84,8 @@ __all__ = [
     "Reference",
     "ReinforceConfig",
     "ReinforcePPConfig",
+    "RemoteRewardConfig",
+    "RepetitionConfig",
     "RewardConfig",
     "RewardPhase",
     "RewardStage",

@@ -5,6 +5,7 @@ policy, frozen reference, critic, reward ──algorithm──> rounds ──> m
 """
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 
 from transformers import PreTrainedTokenizerBase
 
@@ -47,6 +48,11 @@ _RECENT = 100
 
 def run(config: TrainStage, context: StageContext) -> dict[str, float]:
     """Trains for the configured rounds and saves policy and critic."""
+    with ExitStack() as opened:
+        return _train(config, context, opened)
+
+
+def _train(config: TrainStage, context: StageContext, opened: ExitStack) -> dict[str, float]:
     compute = compute_dtype(config.learner.precision)
     policy, tokenizer = load_policy(
         context.resolve(config.model, "model"),
@@ -57,7 +63,7 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
     )
     reward_model = load_reward_model(config.reward, context, compute)
     cores = share_out(context, policy.model, config.lora)
-    reward, settings = compose_reward(config, reward_model, cores)
+    reward, settings = compose_reward(config, context, opened, reward_model, cores)
     part, critic = trained_models(config, policy, tokenizer, reward_model)
     reference = part.reference(policy)
     if settings.batch.gradient_checkpointing:
