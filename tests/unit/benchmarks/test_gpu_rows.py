@@ -36,7 +36,7 @@ class InThisProcess:
     def prepare(self):
         if self.side.name.startswith("rates"):
             return {}
-        if not self.side.ours and not self.side.workload not in LOADED_HERE:
+        if not self.side.ours and self.side.workload not in LOADED_HERE:
             raise NotAvailable("it needs an environment of its own")
         module, _, name = self.side.workload.partition(":")
         self.workload = getattr(importlib.import_module(module), name)(**self.side.options)
