@@ -112,6 +112,19 @@ def test_missing_peer_is_left_out():
     assert record["sides"]["peer"]["not_available"] == "no wheel"
 
 
+def test_peer_without_an_environment_is_left_out():
+    diary = []
+
+    def open_side(side):
+        if side is PEER:
+            raise NotAvailable("no such package")
+        return ScriptedSide(side, (1.0, 1.0), diary)
+
+    record = run_row(ROW, 2, open_side)
+    assert (record["status"], record["ratios"]) == ("ok", [])
+    assert record["sides"]["peer"]["not_available"] == "no such package"
+
+
 def test_broken_side_is_a_failure_with_its_message():
     record, _ = run(peer_is={"broken": True})
     assert (record["status"], record["reason"]) == ("failed", "it broke")
