@@ -52,7 +52,7 @@ def compare(*runs: Path, output: Path | None = None) -> None:
     folder = output or Path("runs") / f"{comparison.runs[0].name}-compared"
     comparison.write(folder)
     console = open_console()
-    console.print(comparison.overview.table())
+    console.print(comparison.overview)
     written = f"{folder / 'comparison.md'}, {folder / 'comparison.json'}"
     console.print(written, markup=False, highlight=False, soft_wrap=True)
 
