@@ -87,7 +87,7 @@ def test_failed_gate_means_no_figures_and_no_peer():
 
 
 def test_noise_of_any_side_discards_the_run():
-    record, _ = run(peer=(3.0, 3.4))
+    record, _ = run(peer=(3.0, 3.8))
     assert record["status"] == "discarded"
     assert "peer" in record["reason"]
     assert record["ratios"] == []
