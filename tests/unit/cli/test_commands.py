@@ -238,7 +238,20 @@ def test_validate_finds_prompts_of_the_test_set(capsys, tmp_path):
 
 def test_validate_finds_what_is_nearly_the_same_where_it_is_asked_to(capsys, tmp_path):
     file = tmp_path / "texts.jsonl"
-    words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+    words = [
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+    ]
     rows = [{"id": f"{i}", "text": " ".join([*words, end])} for i, end in enumerate("ab")]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert main(["validate", str(file), "--near", "0.5"]) == 0
