@@ -103,6 +103,7 @@ class OurHead:
 
         rows = min(self.rows, _CHECKED)
         found = self._read(rows)
+        assert self.states.grad is not None
         gradients = [self.states.grad[:rows].float(), self.weight.grad.float()]
         states = self.states[:rows].detach().float().requires_grad_()
         weight = self.weight.detach().float().requires_grad_()

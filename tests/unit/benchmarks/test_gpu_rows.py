@@ -3,11 +3,15 @@
 import importlib
 
 import pytest
+import torch
 from benchmarks.core.row import NotAvailable
 from benchmarks.core.run import run_row
 from benchmarks.core.worker import turn
 from benchmarks.rows import ROWS
 from benchmarks.rows.idle import idle_share
+from benchmarks.rows.refresh import OurRefresh
+
+from tutelage.generation import LocalEngine
 
 ON_A_GPU = [name for name, make in ROWS.items() if make(True).device == "cuda"]
 WITHOUT_A_CPU_FORM = {
@@ -19,6 +23,13 @@ LOADED_HERE = (
     "benchmarks.sides.padded:PaddedUpdate",
     "benchmarks.sides.rollouts:Generate",
 )
+
+
+class Stale(LocalEngine):
+    """An engine that never takes new weights."""
+
+    def load_weights(self, policy):
+        pass
 
 
 class InThisProcess:
@@ -65,6 +76,17 @@ def test_row_runs_end_to_end_at_toy_size_and_passes_its_gate(name):
 def test_row_that_cannot_run_says_why(name):
     record = run_row(ROWS[name](True).on("cpu"), 1, InThisProcess)
     assert (record["status"], record["reason"]) == ("not available", WITHOUT_A_CPU_FORM[name])
+
+
+def test_gate_of_a_refresh_shuts_for_an_engine_that_keeps_its_weights():
+    (side,) = ROWS["H5"](True).on("cpu").sides
+    workload = OurRefresh(**side.options)
+    workload.prepare()
+    assert all(line.passed for line in workload.check())
+    workload.engine = Stale(
+        workload.policy.frozen_copy(), workload.engine.tokenizer, torch.Generator()
+    )
+    assert not all(line.passed for line in workload.check())
 
 
 def test_idle_is_what_no_kernel_covers():
