@@ -214,7 +214,7 @@ def gate_4(finished: Finished) -> Iterator[Clause]:
     for name in ("people", "hybrid"):
         curve = finished.best_of_n(f"reward_{name}")
         fit = curve.fit()
-        limit = limits["r_squared"][name]
+        limit = limits["r_squared"]
         peaks[name] = fit.peak
         gold = ", ".join(f"{value:.2f}" for value in curve.gold)
         yield (
@@ -222,6 +222,10 @@ def gate_4(finished: Finished) -> Iterator[Clause]:
             f"beta {fit.beta:.3f}, R2 {fit.r_squared:.3f}, expected R2 {limit}",
             fit.r_squared >= limit,
         )
+        if name == "people":
+            fall = max(curve.gold) - curve.gold[-1]
+            expected = limits["fall_of_people"]
+            yield f"fall of people's: {fall:.2f}, expected {expected} or more", fall >= expected
     yield (
         f"peak d*: people {peaks['people']:.2f}, hybrid {peaks['hybrid']:.2f}, "
         "expected people's first",
