@@ -12,6 +12,7 @@ from tutelage.config.online_dpo import OnlineDPOConfig
 from tutelage.config.ppo import PPOConfig
 from tutelage.config.recipe import CheckpointConfig, Recipe, TrackersConfig, referenced_name
 from tutelage.config.reinforce import ReinforceConfig, ReinforcePPConfig
+from tutelage.config.reward import LengthPenaltyConfig, RewardConfig
 from tutelage.config.rloo import RLOOConfig
 from tutelage.config.rounds import (
     ClippedConfig,
@@ -39,7 +40,7 @@ from tutelage.config.stages import (
     SplitStage,
     Stage,
 )
-from tutelage.config.train import LengthPenaltyConfig, RewardConfig, TrainStage
+from tutelage.config.train import TrainStage
 from tutelage.config.training import BatchConfig, OptimizerConfig, PrecisionConfig
 
 __all__ = [
