@@ -289,6 +289,9 @@ class Score:
     turns: tuple[float, ...] = ()
     """What each turn of a conversation earned, which add up to `value`; empty where all of it was
     earned at the end."""
+    measures: Mapping[str, float] = field(default_factory=dict)
+    """What else is known of the score, for the log, such as how far an ensemble disagrees; it adds
+    to nothing."""
 
     @property
     def ok(self) -> bool:

@@ -5,6 +5,7 @@ from tutelage.config.alarms import AlarmsConfig
 from tutelage.config.base import Section
 from tutelage.config.curriculum import CurriculumConfig
 from tutelage.config.dpo import DPOConfig, DPOStage
+from tutelage.config.ensemble import EnsembleConfig, EnsembleRewardConfig, GateConfig
 from tutelage.config.environment import EnvironmentConfig
 from tutelage.config.grpo import GRPOConfig, LossKLConfig
 from tutelage.config.load import build_section, load_recipe, load_section
@@ -13,6 +14,7 @@ from tutelage.config.ppo import PPOConfig
 from tutelage.config.recipe import CheckpointConfig, Recipe, TrackersConfig, referenced_name
 from tutelage.config.reinforce import ReinforceConfig, ReinforcePPConfig
 from tutelage.config.reward import LengthPenaltyConfig, RewardConfig
+from tutelage.config.reward_stage import RewardPhase, RewardStage
 from tutelage.config.rloo import RLOOConfig
 from tutelage.config.rounds import (
     ClippedConfig,
@@ -33,8 +35,6 @@ from tutelage.config.stages import (
     OpeningsStage,
     PairsStage,
     PretrainStage,
-    RewardPhase,
-    RewardStage,
     SampleStage,
     SFTStage,
     SplitStage,
@@ -51,9 +51,12 @@ __all__ = [
     "CurriculumConfig",
     "DPOConfig",
     "DPOStage",
+    "EnsembleConfig",
+    "EnsembleRewardConfig",
     "EnvironmentConfig",
     "EvaluateStage",
     "GRPOConfig",
+    "GateConfig",
     "HelpdeskStage",
     "KLConfig",
     "LabelStage",

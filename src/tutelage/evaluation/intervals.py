@@ -44,9 +44,7 @@ def bootstrap_mean(values: ArrayLike, *, seed: int = 0) -> Estimate:
     return Estimate(float(x.mean()), float(low), float(high), len(x))
 
 
-def clustered_mean(
-    values: ArrayLike, clusters: Sequence[Hashable], *, seed: int = 0
-) -> Estimate:
+def clustered_mean(values: ArrayLike, clusters: Sequence[Hashable], *, seed: int = 0) -> Estimate:
     """The mean of values that depend on each other within a cluster, such as pairs of one prompt.
 
     Whole clusters are resampled (Efron & Tibshirani 1993, section 8.3), so that twenty pairs of

@@ -15,9 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.evaluation.folds import fold_of_prompts
 from tutelage.records import Preference
 
-__all__ = ["BASELINES", "length_margins", "word_margins"]
+__all__ = ["BASELINES", "cross_validated", "length_margins", "word_margins"]
 
 Numbers = NDArray[np.float64]
 
@@ -28,6 +29,7 @@ _PAIRS = 4000
 _PENALTY = 1.0
 """Ridge penalty on standardised weights, in pairs."""
 _STEPS = 200
+_FOLDS = 5
 
 
 def length_margins(training: Sequence[Preference], test: Sequence[Preference]) -> Numbers:
@@ -55,6 +57,29 @@ BASELINES: Mapping[str, Callable[[Sequence[Preference], Sequence[Preference]], N
     "words": word_margins,
 }
 """Each takes training pairs and test pairs and gives the margins of the latter."""
+
+
+def cross_validated(
+    margins: Callable[[Sequence[Preference], Sequence[Preference]], Numbers],
+    preferences: Sequence[Preference],
+    seed: int = 0,
+) -> Numbers:
+    """Margins of each pair by a baseline that learned from pairs of other prompts.
+
+    All 0, which is no choice, where there is one prompt only.
+    """
+    prompts = [row.comparison.prompt.id for row in preferences]
+    folds = min(_FOLDS, len(set(prompts)))
+    found = np.zeros(len(preferences))
+    if folds < 2:
+        return found
+    fold_of = fold_of_prompts(prompts, folds, seed)
+    which = np.array([fold_of[prompt] for prompt in prompts])
+    for fold in range(folds):
+        inside = np.flatnonzero(which == fold)
+        others = [preferences[i] for i in np.flatnonzero(which != fold)]
+        found[inside] = margins(others, [preferences[i] for i in inside])
+    return found
 
 
 def _labels(preferences: Sequence[Preference]) -> Numbers:

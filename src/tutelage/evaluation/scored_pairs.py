@@ -1,6 +1,6 @@
 """Judged pairs of answers with the margins that a scorer gives them.
 
-    preferences, margins ──> ScoredPairs ──> accuracy, calibration, length control, tables, worst
+preferences, margins ──> ScoredPairs ──> accuracy, calibration, length control, tables, worst
 """
 
 from collections.abc import Sequence
@@ -77,7 +77,7 @@ class ScoredPairs:
 
     @property
     def right(self) -> Numbers:
-        """1 where the better answer has the higher score, 0 where not, 1/2 where either is a tie."""
+        """1 where the better answer scores higher, 0 where not, 1/2 where either is a tie."""
         return right_answers(self.margins, self.labels)
 
 

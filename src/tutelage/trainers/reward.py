@@ -44,6 +44,7 @@ __all__ = [
     "RewardStep",
     "encode_comparisons",
     "margins",
+    "preference_margins",
     "train_reward",
 ]
 
@@ -64,6 +65,8 @@ class LabelledPair(NamedTuple):
     """Score by which the better one has to win."""
     error: float = 0.0
     """Probability that the judgement is the wrong way round."""
+    row: int = 0
+    """Number of the judgement among those that were encoded together."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class LabelTerms:
     strength_margin: float = 0.0
     """Score by which the better answer has to win for each unit of strength."""
 
-    def pair(self, first: int, second: int, preference: Preference) -> LabelledPair:
+    def pair(self, first: int, second: int, preference: Preference, row: int = 0) -> LabelledPair:
         """The judgement of two texts given by number."""
         return LabelledPair(
             first,
@@ -90,6 +93,7 @@ class LabelTerms:
             preference.weight * _named(self.weights, preference, 1.0),
             self.strength_margin * (preference.strength or 0.0),
             _named(self.errors, preference, 0.0),
+            row,
         )
 
 
@@ -106,6 +110,8 @@ class ComparedAnswers:
     """Token ids of the prompt with each answer."""
     pairs: tuple[LabelledPair, ...]
     """How they were judged."""
+    prompt: str = ""
+    """Id of the prompt."""
 
 
 @dataclass(frozen=True)
@@ -154,9 +160,9 @@ def encode_comparisons(
     Returns the answers and how many pairs are left out because one of theirs is too long to be
     scored whole.
     """
-    by_prompt: dict[Prompt, list[Preference]] = {}
-    for preference in preferences:
-        by_prompt.setdefault(preference.comparison.prompt, []).append(preference)
+    by_prompt: dict[Prompt, list[tuple[int, Preference]]] = {}
+    for row, preference in enumerate(preferences):
+        by_prompt.setdefault(preference.comparison.prompt, []).append((row, preference))
     groups = [
         _encode(model, prompt, labels[start : start + _PAIRS_TOGETHER], terms or LabelTerms())
         for prompt, labels in by_prompt.items()
@@ -168,20 +174,24 @@ def encode_comparisons(
 
 
 def _encode(
-    model: RewardModel, prompt: Prompt, preferences: Sequence[Preference], terms: LabelTerms
+    model: RewardModel,
+    prompt: Prompt,
+    preferences: Sequence[tuple[int, Preference]],
+    terms: LabelTerms,
 ) -> ComparedAnswers:
     answers = dict.fromkeys(
-        answer for row in preferences for answer in (row.comparison.a, row.comparison.b)
+        answer for _, row in preferences for answer in (row.comparison.a, row.comparison.b)
     )
     encoded = {answer: model.encode(prompt, answer) for answer in answers}
     texts = list(dict.fromkeys(ids for ids in encoded.values() if ids is not None))
     number = {ids: i for i, ids in enumerate(texts)}
     pairs = []
-    for row in preferences:
-        a, b = encoded[row.comparison.a], encoded[row.comparison.b]
+    for row, preference in preferences:
+        comparison = preference.comparison
+        a, b = encoded[comparison.a], encoded[comparison.b]
         if a is not None and b is not None:
-            pairs.append(terms.pair(number[a], number[b], row))
-    return ComparedAnswers(tuple(texts), tuple(pairs))
+            pairs.append(terms.pair(number[a], number[b], preference, row))
+    return ComparedAnswers(tuple(texts), tuple(pairs), prompt.id)
 
 
 class Minibatches(Shuffled[ComparedAnswers]):
@@ -299,3 +309,16 @@ def margins(
     measured = MicroBatches(batch_tokens).values(lengths, read, cores)
     labels = [pair.p_a for group in groups for pair in group.pairs]
     return [margin for row in measured for margin in row], labels
+
+
+def preference_margins(
+    model: RewardModel, preferences: Sequence[Preference], *, cores: Cores | None = None
+) -> list[float | None]:
+    """r_a - r_b of each preference in order; None where an answer is too long to be scored."""
+    groups, _ = encode_comparisons(model, preferences)
+    found: list[float | None] = [None] * len(preferences)
+    measured, _ = margins(model, groups, cores=cores)
+    rows = [pair.row for group in groups for pair in group.pairs]
+    for row, margin in zip(rows, measured, strict=True):
+        found[row] = margin
+    return found

@@ -3,6 +3,8 @@
 RewardConfig ──> {"model": (1, ModelReward), "<function>": (weight, ...), ...} ──> Sum
 """
 
+from collections.abc import Sequence
+
 import torch
 
 from tutelage.config import LengthPenaltyConfig, RewardConfig, RoundsConfig, TrainStage
@@ -10,10 +12,11 @@ from tutelage.distributed import Cores
 from tutelage.errors import ConfigError
 from tutelage.models import RewardModel, RewardScale
 from tutelage.pipeline.context import StageContext
+from tutelage.pipeline.stages.reward_ensemble import model_reward
+from tutelage.pipeline.stages.reward_gate import check_gate
 from tutelage.rewards import (
     ConversationReward,
     LengthPenalty,
-    ModelReward,
     Reward,
     Sum,
     load_function,
@@ -28,19 +31,31 @@ def load_reward_model(
     """The frozen reward model, where the recipe names one."""
     if config.model is None:
         return None
-    model = RewardModel.load(context.resolve(config.model, "model"), compute=compute)
+    folder = context.resolve(config.model, "model")
+    check_gate(config.gate, folder, config.model, context.progress.message)
+    model = RewardModel.load(folder, compute=compute)
     return model.eval().requires_grad_(False)
 
 
 def compose_reward(
-    stage: TrainStage, model: RewardModel | None, cores: Cores | None = None
+    stage: TrainStage,
+    model: RewardModel | None,
+    cores: Cores | None = None,
+    members: Sequence[RewardModel] = (),
 ) -> tuple[Reward, RoundsConfig]:
-    """The composed reward, and the settings with their `auto` values filled in."""
+    """The composed reward, and the settings with their `auto` values filled in.
+
+    Args:
+        stage: of the recipe.
+        model: the reward model, whose scale gives `auto` values.
+        cores: read texts.
+        members: of the ensemble that scores in the model's place.
+    """
     config, settings = stage.reward, stage.learner
     scale = model.scale if model is not None else RewardScale()
     parts: dict[str, tuple[float, Reward]] = {}
     if model is not None:
-        parts["model"] = (1.0, ModelReward(model, clip=config.clip, cores=cores))
+        parts["model"] = (1.0, model_reward(config, model, members, cores))
     for path, weight in config.functions.items():
         function = load_function(path)
         parts[function.name] = (weight, function)
