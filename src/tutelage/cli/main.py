@@ -105,9 +105,8 @@ def build_app() -> App:
     }
     for position, (name, command) in enumerate(commands.items()):
         app.command(command, name=name, sort_key=position)
-    # Where its stage stands in a pipeline.
-    app.command(build_reward_app(sort_key=list(commands).index("label")))
-    app.command(build_lab_app(sort_key=len(commands)))
+    app.command(build_reward_app(sort_key=len(commands)))
+    app.command(build_lab_app(sort_key=len(commands) + 1))
     return app
 
 

@@ -20,6 +20,8 @@ Trains reward models, measures them on judged pairs, and scores answers with the
 
 Example: tutelage reward evaluate models/rm --pairs test.jsonl --training train.jsonl
 """
+_NAME = 32
+"""Characters of a model's folder shown in the table: its end, which tells models apart."""
 _FILES = Parameter(negative=(), show_default=False, consume_multiple=True)
 
 
@@ -129,7 +131,7 @@ def _summary(records: Mapping[str, Mapping[str, Any]]) -> Table:
     for name, record in records.items():
         held = record["held_out"]
         table.add_row(
-            name,
+            name if len(name) <= _NAME else f"...{name[3 - _NAME :]}",
             _share(held["accuracy"]),
             _share(held["length"]["similar"]),
             _share(held["length"]["adjusted"]),

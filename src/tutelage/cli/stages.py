@@ -74,7 +74,7 @@ def stage_command(section: type[Stage], name: str = "") -> Callable[..., None]:
         }
         run_stage(load_section(section, config, given), output)
 
-    command.__name__ = kind
+    command.__name__ = kind.rpartition(" ")[2]
     command.__doc__ = _docstring(kind, section)
     parameters = [*_fixed_parameters(), *(_parameter(key, leaf) for key, leaf in options.items())]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

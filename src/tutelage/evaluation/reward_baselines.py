@@ -76,9 +76,9 @@ def cross_validated(
     fold_of = fold_of_prompts(prompts, folds, seed)
     which = np.array([fold_of[prompt] for prompt in prompts])
     for fold in range(folds):
-        inside = np.flatnonzero(which == fold)
-        others = [preferences[i] for i in np.flatnonzero(which != fold)]
-        found[inside] = margins(others, [preferences[i] for i in inside])
+        here = [row for row, mine in zip(preferences, which == fold, strict=True) if mine]
+        others = [row for row, mine in zip(preferences, which == fold, strict=True) if not mine]
+        found[which == fold] = margins(others, here)
     return found
 
 

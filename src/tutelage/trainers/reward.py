@@ -256,15 +256,13 @@ def train_reward(
         score_a, score_b = _compare(model, batch.groups)
         label, weight, offset, error = _columns(batch.groups, score_a.device)
         margin = score_a - score_b
-        common = {"weights": weight, "denominator": denominator}
         if tie_threshold is not None:
-            preference = rao_kupper_loss(margin, label, threshold=tie_threshold, **common)
+            likelihood = partial(rao_kupper_loss, threshold=tie_threshold)
         elif error.any():
-            preference = noisy_label_loss(margin, label, error=error, **common)
+            likelihood = partial(noisy_label_loss, error=error)
         else:
-            preference = bradley_terry_loss(
-                margin, label, smoothing=smoothing, offset=offset, **common
-            )
+            likelihood = partial(bradley_terry_loss, smoothing=smoothing, offset=offset)
+        preference = likelihood(margin, label, weights=weight, denominator=denominator)
         centre = centring * (weight * (score_a + score_b).square()).sum() / denominator
         metrics = {
             "accuracy": (weight * pairwise_accuracy(margin, label)).sum() / denominator,

@@ -17,6 +17,7 @@ COMMANDS = [
     "compare",
     "validate",
     "config",
+    "reward",
     "lab",
 ]
 

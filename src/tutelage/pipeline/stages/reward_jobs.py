@@ -17,7 +17,7 @@ from tutelage.evaluation.folds import fold_of_prompts
 from tutelage.records import Preference
 from tutelage.trainers.reward import ComparedAnswers
 
-__all__ = ["Job", "count_pairs", "jobs_of", "phase_steps"]
+__all__ = ["Groups", "Job", "count_pairs", "jobs_of", "phase_steps"]
 
 Groups = Sequence[ComparedAnswers]
 

@@ -72,12 +72,18 @@ class Outcome:
     def read(cls, path: Path) -> "Outcome":
         """Inverse of `write`."""
         row = json.loads(path.read_text(encoding="utf-8"))
-        lengths = row.pop("lengths")
+        lengths = row["lengths"]
         if lengths is not None:
             points = tuple((int(n), float(s)) for n, s in lengths.pop("points"))
             lengths = LengthRelation(**lengths, points=points)
-        lists = {key: tuple(row.pop(key)) for key in ("held_out", "left_out", "phases")}
-        return cls(**row, **lists, lengths=lengths)
+        return cls(
+            row["name"],
+            row["pairs"],
+            tuple(row["held_out"]),
+            tuple(row["left_out"]),
+            tuple(row["phases"]),
+            lengths,
+        )
 
 
 def load_backbone(config: RewardStage, context: StageContext) -> Backbone:
