@@ -21,7 +21,7 @@ Trains reward models, measures them on judged pairs, and scores answers with the
 Example: tutelage reward evaluate models/rm --pairs test.jsonl --training train.jsonl
 """
 _NAME = 32
-"""Characters of a model's folder shown in the table: its end, which tells models apart."""
+"""Characters of a model's folder that a table has room for."""
 _FILES = Parameter(negative=(), show_default=False, consume_multiple=True)
 
 
@@ -90,7 +90,8 @@ def evaluate(
         print(json.dumps(records, indent=2))
         return
     console = open_console()
-    console.print(_summary(records))
+    for table in _summary(records):
+        console.print(table)
     for name, record in records.items():
         for table in _groups(name, record):
             console.print(table)
@@ -122,35 +123,47 @@ def score(model: str, *, samples: Path, output: Path, max_length: int | None = N
     print(f"{output}: {count} texts scored")
 
 
-def _summary(records: Mapping[str, Mapping[str, Any]]) -> Table:
-    """One row per model, and one per baseline under it."""
-    table = Table(title="Accuracy on the pairs, with 95 % intervals")
-    for head in ("", "accuracy", "similar length", "length taken out", "log loss", "ECE",
-                 "ECE, tempered", "lead of the model"):  # fmt: skip
-        table.add_column(head)
+def _summary(records: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    """Every model beside its baselines; then what else is known of the models."""
+    accuracy = Table(title="Accuracy on the pairs, with 95 % intervals")
+    for head in ("", "accuracy", "lead of the model"):
+        accuracy.add_column(head)
+    others = Table(title="Length and calibration")
+    others.add_column("")
+    columns = []
     for name, record in records.items():
-        held = record["held_out"]
-        table.add_row(
-            name if len(name) <= _NAME else f"...{name[3 - _NAME :]}",
-            _share(held["accuracy"]),
-            _share(held["length"]["similar"]),
-            _share(held["length"]["adjusted"]),
-            f"{held['loss']:.3f}",
-            f"{held['ece']:.3f}",
-            f"{held['temperature']['ece']:.3f} (T = {held['temperature']['temperature']:.2g})",
-            "",
-        )
+        held, shown = record["held_out"], _shortened(name)
+        accuracy.add_row(shown, _share(held["accuracy"]), "")
         for baseline, row in held["baselines"].items():
             better = "" if row["better"] else ", not better"
-            table.add_row(
-                f"  baseline: {baseline}",
-                _share(row["accuracy"]),
-                *[""] * 5,
-                _share(row["lead"], signed=True) + better,
-            )
+            lead = _share(row["lead"], signed=True) + better
+            accuracy.add_row(f"  baseline: {baseline}", _share(row["accuracy"]), lead)
         for section, value in record.get("reward_bench", {}).items():
-            table.add_row(f"  {section}", f"{value:.1%}")
-    return table
+            accuracy.add_row(f"  {section}", f"{value:.1%}", "")
+        others.add_column(shown)
+        columns.append(_other_measures(held))
+    for key in columns[0]:
+        others.add_row(key, *[column[key] for column in columns])
+    return [accuracy, others]
+
+
+def _other_measures(held: Mapping[str, Any]) -> dict[str, str]:
+    length, tempered = held["length"], held["temperature"]
+    balanced = length["balanced"]
+    return {
+        "accuracy at similar length": _share(length["similar"]),
+        "accuracy with length taken out": _share(length["adjusted"]),
+        "accuracy, longer and shorter balanced": "none" if balanced is None else f"{balanced:.1%}",
+        "log loss": f"{held['loss']:.3f}",
+        "calibration error": f"{held['ece']:.3f}",
+        "calibration error at the temperature": f"{tempered['ece']:.3f}",
+        "temperature": f"{tempered['temperature']:.3g}",
+    }
+
+
+def _shortened(name: str) -> str:
+    """The end of a folder's path, which tells models apart."""
+    return name if len(name) <= _NAME else f"...{name[3 - _NAME :]}"
 
 
 def _share(row: Mapping[str, float] | None, *, signed: bool = False) -> str:

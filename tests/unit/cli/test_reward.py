@@ -39,8 +39,7 @@ def pairs(tmp_path) -> str:
     return str(path)
 
 
-def test_tables_show_the_model_beside_its_baselines(capsys, folder, pairs, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+def test_tables_show_the_model_beside_its_baselines(capsys, folder, pairs):
     assert main(["reward", "evaluate", folder, "--pairs", pairs]) == 0
     shown = capsys.readouterr().out
     for expected in ("baseline: length", "baseline: words", "category", "donotanswer", "Safety"):
