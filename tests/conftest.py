@@ -80,6 +80,32 @@ def tiny_tokenizer() -> "PreTrainedTokenizerFast":
 
 
 @pytest.fixture(scope="session")
+def pair_tokenizer() -> "PreTrainedTokenizerFast":
+    """One token per character, no chat template: [CLS] question [SEP] answer [SEP]."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    specials = ("[PAD]", "[CLS]", "[SEP]", "[UNK]")
+    letters = "abcdefghijklmnopqrstuvwxyz .,:?!<|>[]_"
+    vocabulary = {token: i for i, token in enumerate((*specials, *letters))}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    core.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    core.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        unk_token="[UNK]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+
+
+@pytest.fixture(scope="session")
 def tiny_causal_lm() -> "Callable[..., PreTrainedModel]":
     """Builds a fresh two-layer model of width 32: `tiny_causal_lm("gpt2", vocab_size=64)`."""
     from transformers import AutoConfig, AutoModelForCausalLM

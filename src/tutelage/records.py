@@ -289,6 +289,9 @@ class Score:
     turns: tuple[float, ...] = ()
     """What each turn of a conversation earned, which add up to `value`; empty where all of it was
     earned at the end."""
+    measures: Mapping[str, float] = field(default_factory=dict)
+    """What else is known of the score, for the log, such as how far an ensemble disagrees; it adds
+    to nothing."""
 
     @property
     def ok(self) -> bool:
@@ -348,19 +351,27 @@ class Preference:
     """UTC time in ISO 8601."""
     round: int = 0
     """Which round of collection the comparison belongs to."""
+    strength: float | None = None
+    """How much better the better answer is, on the annotators' own scale; None where not asked."""
+    weight: float = 1.0
+    """How much the judgement counts: above 1 where several people agree, below 1 where doubtful."""
 
     def __post_init__(self) -> None:
-        """Refuses a label that is no probability."""
+        """Refuses a label that is no probability and a weight that is not positive."""
         if not 0.0 <= self.p_a <= 1.0:
             raise ValueError(f"p_a is a probability in [0, 1], found {self.p_a!r}")
+        if not self.weight > 0.0:
+            raise ValueError(f"weight must be positive, found {self.weight!r}: leave the pair out")
 
     def swap(self) -> Self:
         """The same judgement with the answers exchanged."""
         return replace(self, comparison=self.comparison.swap(), p_a=1.0 - self.p_a)
 
     def to_json(self) -> dict[str, Any]:
-        """The comparison's fields and the judgement's, in one flat row."""
-        return {
+        """The comparison's fields and the judgement's, in one flat row; strength and weight only
+        where they say something.
+        """
+        row = {
             **self.comparison.to_json(),
             "p_a": self.p_a,
             "annotator": self.annotator,
@@ -370,10 +381,17 @@ class Preference:
             "created": self.created,
             "round": self.round,
         }
+        if self.strength is not None:
+            row["strength"] = self.strength
+        if self.weight != 1.0:
+            row["weight"] = self.weight
+        return row
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
         """Reads our own rows and the `chosen`/`rejected` rows of public data sets."""
+        strength = None if row.get("strength") is None else float(row["strength"])
+        weight = float(row.get("weight", 1.0))
         if "chosen" in row:
             prompt = Prompt.from_json(row)
             who = str(row.get("feedback") or "human")
@@ -381,7 +399,7 @@ class Preference:
             if who == "verifier" or who.startswith("ai"):
                 kind = "verifier" if who == "verifier" else "ai"
             comparison = Comparison(prompt, row["chosen"], row["rejected"], prompt.id)
-            return cls(comparison, 1.0, annotator=who, kind=kind)
+            return cls(comparison, 1.0, who, kind, strength=strength, weight=weight)
         return cls(
             comparison=Comparison.from_json(row),
             p_a=float(row["p_a"]),
@@ -391,4 +409,6 @@ class Preference:
             seconds=row.get("seconds"),
             created=row.get("created") or "",
             round=row.get("round", 0),
+            strength=strength,
+            weight=weight,
         )

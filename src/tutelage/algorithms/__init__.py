@@ -14,7 +14,12 @@ No configuration, model, optimiser, process group or file. Per-token tensors are
 
 from tutelage.algorithms.advantages import gae
 from tutelage.algorithms.aggregation import Aggregation, loss_denominator
-from tutelage.algorithms.bradley_terry import bradley_terry_loss, pairwise_accuracy
+from tutelage.algorithms.bradley_terry import (
+    bradley_terry_loss,
+    noisy_label_loss,
+    pairwise_accuracy,
+    rao_kupper_loss,
+)
 from tutelage.algorithms.distributions import (
     entropy,
     full_kl,
@@ -96,12 +101,14 @@ __all__ = [
     "masked_variance",
     "masked_whiten",
     "merge_metrics",
+    "noisy_label_loss",
     "normalised_returns",
     "overlong_penalty",
     "pairwise_accuracy",
     "pass_rate",
     "ppo_policy_loss",
     "ppo_value_loss",
+    "rao_kupper_loss",
     "reinforce_loss",
     "reward_to_go",
     "score_variance",

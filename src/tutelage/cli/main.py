@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError
 
 from tutelage.cli.lab import build_lab_app
 from tutelage.cli.plan import plan
+from tutelage.cli.reward import build_reward_app
 from tutelage.cli.run import resume, run
 from tutelage.cli.serve import serve_reward
 from tutelage.cli.stages import STAGE_COMMANDS, stage_command
@@ -106,7 +107,8 @@ def build_app() -> App:
     }
     for position, (name, command) in enumerate(commands.items()):
         app.command(command, name=name, sort_key=position)
-    app.command(build_lab_app(sort_key=len(commands)))
+    app.command(build_reward_app(sort_key=len(commands)))
+    app.command(build_lab_app(sort_key=len(commands) + 1))
     return app
 
 

@@ -12,7 +12,6 @@ from tutelage.config import (
     EvaluateStage,
     LabelStage,
     PretrainStage,
-    RewardStage,
     SampleStage,
     SelectStage,
     SFTStage,
@@ -31,20 +30,20 @@ STAGE_COMMANDS: dict[str, type[Stage]] = {
     "sft": SFTStage,
     "sample": SampleStage,
     "label": LabelStage,
-    "reward": RewardStage,
     "dpo": DPOStage,
     "select": SelectStage,
     "train": TrainStage,
     "evaluate": EvaluateStage,
 }
-"""The stages that have a command of their own."""
+"""The stages that have a command of their own; `reward train` is among those of `cli.reward`."""
 
 _EXAMPLES = {
     "pretrain": "tutelage pretrain --data texts.jsonl.gz --output models/base",
     "sft": "tutelage sft --model models/base --data demonstrations.jsonl --output models/sft",
     "sample": "tutelage sample --model models/sft --prompts prompts.jsonl --output samples",
     "label": "tutelage label --samples samples --annotator people --output labels",
-    "reward": "tutelage reward --model models/sft --phases.0.preferences labels --output models/rm",
+    "reward train": "tutelage reward train --model models/sft --phases.0.preferences "
+    "labels --output models/rm",
     "dpo": "tutelage dpo --model models/sft --preferences labels --output models/dpo",
     "select": "tutelage select --samples samples --reward models/rm --output winners",
     "train": "tutelage train --model models/sft --reward.model models/rm --prompts prompts.jsonl "
@@ -57,22 +56,27 @@ _LISTED = 2
 """Items of a list of sections that have options; more are set in a file."""
 
 
-def stage_command(section: type[Stage]) -> Callable[..., None]:
-    """A function with one keyword argument per field, for the command line to call."""
-    kind = str(section.model_fields["kind"].default)
+def stage_command(section: type[Stage], name: str = "") -> Callable[..., None]:
+    """A function with one keyword argument per field, for the command line to call.
+
+    Args:
+        section: configuration of the stage.
+        name: of the command; the kind of the stage by default.
+    """
+    kind = name or str(section.model_fields["kind"].default)
     options = {"__".join(map(str, leaf.path)): leaf for leaf in _options(section)}
 
     def command(*, output: Path, config: Path | None = None, **values: Any) -> None:
         given: dict[KeyPath, Any] = {
-            _positions(options[name].path): value
-            for name, value in values.items()
+            _positions(options[option].path): value
+            for option, value in values.items()
             if value is not None
         }
         run_stage(load_section(section, config, given), output)
 
-    command.__name__ = kind
+    command.__name__ = kind.rpartition(" ")[2]
     command.__doc__ = _docstring(kind, section)
-    parameters = [*_fixed_parameters(), *(_parameter(name, leaf) for name, leaf in options.items())]
+    parameters = [*_fixed_parameters(), *(_parameter(key, leaf) for key, leaf in options.items())]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command

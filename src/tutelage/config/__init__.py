@@ -5,6 +5,7 @@ from tutelage.config.alarms import AlarmsConfig
 from tutelage.config.base import Section
 from tutelage.config.curriculum import CurriculumConfig
 from tutelage.config.dpo import DPOConfig, DPOStage
+from tutelage.config.ensemble import EnsembleConfig, EnsembleRewardConfig, GateConfig
 from tutelage.config.environment import EnvironmentConfig
 from tutelage.config.grpo import GRPOConfig, LossKLConfig
 from tutelage.config.load import build_section, load_recipe, load_section
@@ -20,6 +21,7 @@ from tutelage.config.reward import (
     RepetitionConfig,
     RewardConfig,
 )
+from tutelage.config.reward_stage import RewardPhase, RewardStage
 from tutelage.config.rloo import RLOOConfig
 from tutelage.config.rounds import (
     ClippedConfig,
@@ -40,8 +42,6 @@ from tutelage.config.stages import (
     OpeningsStage,
     PairsStage,
     PretrainStage,
-    RewardPhase,
-    RewardStage,
     SampleStage,
     SFTStage,
     SplitStage,
@@ -59,10 +59,13 @@ __all__ = [
     "DPOConfig",
     "DPOStage",
     "DeadlinesConfig",
+    "EnsembleConfig",
+    "EnsembleRewardConfig",
     "EnvironmentConfig",
     "EvaluateStage",
     "FormatConfig",
     "GRPOConfig",
+    "GateConfig",
     "HelpdeskStage",
     "KLConfig",
     "LabelStage",

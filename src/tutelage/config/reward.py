@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import (
     Field,
@@ -10,13 +10,12 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    SerializerFunctionWrapHandler,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
 from tutelage.config.base import Section
+from tutelage.config.ensemble import EnsembleRewardConfig, GateConfig
 from tutelage.config.stage import Reference
 
 __all__ = [
@@ -122,6 +121,10 @@ class RewardConfig(Section):
     difference from the scores of `reference_answers` to the same prompt, between 0 and 1."""
     reference_answers: Reference | None = None
     """What the reference answers to the training prompts: a `sample` stage, or its file."""
+    ensemble: EnsembleRewardConfig | None = None
+    """Score by several reward models; `clip` then bounds the score of each."""
+    gate: GateConfig | None = None
+    """Thresholds that `model` must have passed before a policy is trained against it."""
     length: LengthPenaltyConfig | None = None
     """Penalty on long completions."""
     repetition: RepetitionConfig | None = None
@@ -136,21 +139,20 @@ class RewardConfig(Section):
     """Reward services, by the names that their parts have in the log."""
 
     def references(self) -> Iterator[str]:
-        """The reward model, and the reference's answers."""
-        yield from (name for name in (self.model, self.reference_answers) if name is not None)
+        """The reward model, those of the ensemble, and the reference's answers."""
+        if self.model is not None:
+            yield self.model
+        if self.ensemble is not None:
+            yield from self.ensemble.references()
+        if self.reference_answers is not None:
+            yield self.reference_answers
 
-    @model_serializer(mode="wrap")
-    def _without_what_is_not_asked_for(
-        self, serialise: SerializerFunctionWrapHandler
-    ) -> dict[str, Any]:
-        """Leaves the youngest keys out where they say nothing: stages finished before know none."""
-        young = {"shape", "reference_answers", "repetition", "format", "deadlines", "remote"}
-        defaults = {
-            name: type(self).model_fields[name].get_default(call_default_factory=True)
-            for name in young
-        }
-        unasked = {name for name in young if getattr(self, name) == defaults[name]}
-        return {key: value for key, value in serialise(self).items() if key not in unasked}
+    @model_validator(mode="after")
+    def _about_a_model(self) -> Self:
+        for name in ("ensemble", "gate"):
+            if getattr(self, name) is not None and self.model is None:
+                raise ValueError(f"{name} is set and model is not, which it is about: set model")
+        return self
 
     @model_validator(mode="after")
     def _reference_answers_are_used(self) -> Self:

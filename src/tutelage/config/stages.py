@@ -10,7 +10,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import (
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -22,6 +21,7 @@ from tutelage.config.adapters import LoRAConfig
 from tutelage.config.base import Section
 from tutelage.config.dpo import DPOStage
 from tutelage.config.environment import EnvironmentConfig
+from tutelage.config.reward_stage import RewardStage
 from tutelage.config.rounds import SamplingConfig
 from tutelage.config.select import SelectStage
 from tutelage.config.stage import Reference, StageSection
@@ -36,8 +36,6 @@ __all__ = [
     "OpeningsStage",
     "PairsStage",
     "PretrainStage",
-    "RewardPhase",
-    "RewardStage",
     "SFTStage",
     "SampleStage",
     "SplitStage",
@@ -244,50 +242,6 @@ class OpeningsStage(StageSection):
     def references(self) -> Iterator[str]:
         """The texts."""
         yield from self.data
-
-
-class RewardPhase(Section):
-    """One pass of reward-model training over one source of preferences."""
-
-    preferences: tuple[Reference, ...]
-    """Stages or files of the `preference` schema."""
-    limit: PositiveInt | None = None
-    """Use only the first pairs."""
-    epochs: PositiveFloat = 1.0
-    """Passes over the pairs."""
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-5, warmup=0.03)
-
-
-class RewardStage(StageSection):
-    """Trains a reward model on preferences with the Bradley-Terry loss."""
-
-    kind: Literal["reward"] = "reward"
-    model: Reference
-    """The backbone: a causal model of an earlier stage, or any sequence-classification model."""
-    phases: Annotated[tuple[RewardPhase, ...], Field(min_length=1)]
-    """Trained one after the other: AI labels first, people's last."""
-    held_out: Share = 0.1
-    """Share of the last phase's prompts that is kept for validation."""
-    calibration: Reference | None = None
-    """Samples whose scores set mean 0 and variance 1, and whose lengths give the slope."""
-    smoothing: Share = 0.0
-    """Label smoothing."""
-    centring: NonNegativeFloat = 0.01
-    """Weight of (r_a + r_b)^2, which fixes the scores' free constant."""
-    max_length: PositiveInt = 512
-    """Tokens of prompt and answer; longer texts cannot be scored and are counted."""
-    batch: BatchConfig = BatchConfig()
-    lora: LoRAConfig | None = None
-    """Train adapters and the score head, and leave the backbone's own weights as they are."""
-    precision: PrecisionConfig = PrecisionConfig()
-
-    def references(self) -> Iterator[str]:
-        """The backbone, the preferences and the calibration samples."""
-        yield self.model
-        for phase in self.phases:
-            yield from phase.preferences
-        if self.calibration is not None:
-            yield self.calibration
 
 
 class EvaluateStage(StageSection):

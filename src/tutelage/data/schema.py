@@ -120,6 +120,13 @@ def _number(
         yield f"{where} is {value}, expected a number in [{low:g}, {high:g}]"
 
 
+def _positive(where: str, value: Any) -> Iterator[str]:
+    faults = list(_number(where, value))
+    yield from faults
+    if not faults and not 0 < value < math.inf:
+        yield f"{where} is {value}, expected a number above 0"
+
+
 def _integer(where: str, value: Any) -> Iterator[str]:
     if type(value) is not int:
         yield f"{where} is {json_kind(value)}, expected an integer"
@@ -281,6 +288,8 @@ _OPTIONAL: Mapping[Schema, Mapping[str, Check]] = {
         "created": _OPTIONAL_TEXT,
         "seconds": partial(_number, low=0.0),
         "round": _integer,
+        "strength": _number,
+        "weight": _positive,
         "prompt_id": _string,
     },
     Schema.PROMPTS: _PROMPT_EXTRAS,

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.errors import DataError
+from tutelage.evaluation.calibration import calibration
 from tutelage.evaluation.intervals import Estimate, bootstrap_mean
+from tutelage.evaluation.scored_pairs import right_answers
 
 __all__ = ["LengthRelation", "RewardQuality", "length_relation", "quality"]
 
-_BINS = 10
 _SCATTER_POINTS = 400
 _ENOUGH = 30
 """Answers beyond the threshold below which no slope is fitted to them."""
@@ -34,6 +35,18 @@ class LengthRelation:
     """Lowest score, in sigmas."""
     points: tuple[tuple[int, float], ...]
     """Some (length, score in sigmas), for a plot."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Its part of `reward.json`."""
+        return {
+            "mean": self.mean,
+            "std": self.std,
+            "length_correlation": self.correlation,
+            "length_slope": self.slope,
+            "length_threshold": self.threshold,
+            "floor": self.floor,
+            "scatter": [list(point) for point in self.points],
+        }
 
 
 @dataclass
@@ -73,15 +86,7 @@ class RewardQuality:
             "reliability": self.reliability,
         }
         if self.lengths is not None:
-            row |= {
-                "mean": self.lengths.mean,
-                "std": self.lengths.std,
-                "length_correlation": self.lengths.correlation,
-                "length_slope": self.lengths.slope,
-                "length_threshold": self.lengths.threshold,
-                "floor": self.lengths.floor,
-                "scatter": [list(point) for point in self.lengths.points],
-            }
+            row |= self.lengths.to_json()
         return row
 
 
@@ -101,43 +106,14 @@ def quality(margins: Sequence[float], labels: Sequence[float], *, seed: int = 0)
             "there are no held-out pairs to measure the reward model on: raise held_out"
         )
     margin, label = np.asarray(margins, dtype=float), np.asarray(labels, dtype=float)
-    right = 0.5 + 0.5 * np.sign(margin) * np.sign(label - 0.5)
-    # log(1 + exp(x)) without overflow.
-    predicted = np.exp(-np.logaddexp(0.0, -margin))
-    loss = label * np.logaddexp(0.0, -margin) + (1.0 - label) * np.logaddexp(0.0, margin)
-    bins = _reliability(
-        np.concatenate([predicted, 1.0 - predicted]), np.concatenate([label, 1.0 - label])
-    )
-    count = sum(row["count"] for row in bins)
+    measured = calibration(margin, label)
     return RewardQuality(
-        accuracy=bootstrap_mean(right, seed=seed),
-        loss=float(loss.mean()),
-        brier=float(((predicted - label) ** 2).mean()),
-        ece=sum(row["count"] * abs(row["predicted"] - row["observed"]) for row in bins) / count,
-        reliability=bins,
+        accuracy=bootstrap_mean(right_answers(margin, label), seed=seed),
+        loss=measured.loss,
+        brier=measured.brier,
+        ece=measured.ece,
+        reliability=list(measured.bins),
     )
-
-
-def _reliability(
-    predicted: NDArray[np.float64], observed: NDArray[np.float64]
-) -> list[dict[str, float]]:
-    """Mean prediction and mean label per bin; each pair counts in both orders."""
-    rows = []
-    edges = np.linspace(0.0, 1.0, _BINS + 1)
-    which = np.clip(np.digitize(predicted, edges) - 1, 0, _BINS - 1)
-    for index in range(_BINS):
-        inside = which == index
-        if inside.any():
-            rows.append(
-                {
-                    "low": float(edges[index]),
-                    "high": float(edges[index + 1]),
-                    "predicted": float(predicted[inside].mean()),
-                    "observed": float(observed[inside].mean()),
-                    "count": float(inside.sum()),
-                }
-            )
-    return rows
 
 
 def length_relation(scores: Sequence[float], lengths: Sequence[int]) -> LengthRelation:

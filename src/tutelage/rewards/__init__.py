@@ -1,6 +1,7 @@
 """Where scores come from."""
 
 from tutelage.rewards.conversation import ConversationReward, answers_of
+from tutelage.rewards.ensemble import Combination, EnsembleReward, combine_scores
 from tutelage.rewards.function_process import FunctionProcess
 from tutelage.rewards.parts import FunctionReward, LengthPenalty, ModelReward
 from tutelage.rewards.references import AgainstReferences, LengthPenaltyByPrompt, ReferenceAnswers
@@ -11,7 +12,9 @@ from tutelage.rewards.score_cache import ScoreCache
 
 __all__ = [
     "AgainstReferences",
+    "Combination",
     "ConversationReward",
+    "EnsembleReward",
     "FunctionProcess",
     "FunctionReward",
     "LengthPenalty",
@@ -25,6 +28,7 @@ __all__ = [
     "ScoreCache",
     "Sum",
     "answers_of",
+    "combine_scores",
     "finite_or_failed",
     "require_scores",
 ]

@@ -84,4 +84,8 @@ def _add_up(completion: Completion, scores: Sequence[Score]) -> Score:
     for name in parts:
         parts[name] = sum(score.parts.get(name, 0.0) for score in scores)
     parts["environment"] = sum(given)
-    return Score(sum(turns), parts, turns=tuple(turns))
+    measures = {name: 0.0 for score in scores for name in score.measures}
+    for name in measures:
+        known = [score.measures[name] for score in scores if name in score.measures]
+        measures[name] = sum(known) / len(known)
+    return Score(sum(turns), parts, turns=tuple(turns), measures=measures)

@@ -77,7 +77,7 @@ class AgainstReferences:
             reason = "the prompt has no answer of the reference that could be scored"
             return Score.failed(ScoreStatus.UNSCORABLE, reason)
         shares = [_sigmoid(score.value - reference) for reference in references]
-        return Score(sum(shares) / len(shares))
+        return Score(sum(shares) / len(shares), measures=score.measures)
 
 
 def _sigmoid(x: float) -> float:

@@ -63,7 +63,8 @@ def _add(row: Mapping[str, tuple[float, Score]]) -> Score:
         if not math.isfinite(score.value):
             return Score.failed(ScoreStatus.NOT_FINITE, f"{name}: the score is {score.value}")
     parts = {name: weight * score.value for name, (weight, score) in row.items()}
-    return Score(sum(parts.values()), parts)
+    measures = {key: value for _, score in row.values() for key, value in score.measures.items()}
+    return Score(sum(parts.values()), parts, measures=measures)
 
 
 def finite_or_failed(scores: Sequence[Score]) -> list[Score]:

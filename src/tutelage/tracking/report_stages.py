@@ -106,7 +106,7 @@ def reward_table(run: RunRecord) -> dict[str, Any] | None:
     """One row per reward model; a column that no reward model fills is left out."""
     stages = [stage for stage in run.stages if stage.reward]
     columns = [
-        (label, [_quality(stage.reward or {}, key) for stage in stages])
+        (label, [_quality(_at(stage.reward or {}, key)) for stage in stages])
         for key, label in _QUALITIES.items()
     ]
     columns = [(label, cells) for label, cells in columns if any(cells)]
@@ -125,11 +125,24 @@ _QUALITIES = {
     "brier": "Brier score",
     "length_correlation": "Correlation with length",
     "length_slope": "Score per extra token",
+    "held_out.length.similar": "Accuracy at similar length",
+    "held_out.baselines.length.lead": "Lead over length alone",
+    "held_out.baselines.words.lead": "Lead over a bag of words",
+    "folds.out_of_fold.accuracy": "Cross-validated accuracy",
+    "folds.agreement.same_choice": "Agreement of the folds",
+    "members.disagreement_finds_errors": "Disagreement finds errors",
 }
 
 
-def _quality(reward: Mapping[str, Any], key: str) -> tuple[str, str] | None:
-    value = reward.get(key)
+def _at(reward: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path; None where there is none."""
+    value: Any = reward
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _quality(value: Any) -> tuple[str, str] | None:
     if value is None:
         return None
     return _share(value) if isinstance(value, Mapping) else (number(value, decimals=3), "")

@@ -126,6 +126,9 @@ def score_metrics(scores: Sequence[Score]) -> dict[str, float]:
     for part in dict.fromkeys(name for score in usable for name in score.parts):
         present = [score.parts[part] for score in usable if part in score.parts]
         metrics[f"reward/{part}"] = sum(present) / len(present)
+    for measure in dict.fromkeys(name for score in usable for name in score.measures):
+        known = [score.measures[measure] for score in usable if measure in score.measures]
+        metrics[f"reward/{measure}"] = sum(known) / len(known)
     return metrics
 
 

@@ -140,7 +140,7 @@ def test_options_win_over_the_file(means, tmp_path):
 
 
 def test_phases_of_a_reward_model_have_options(means):
-    arguments = """reward --model org/m --phases.0.preferences org/a
+    arguments = """reward train --model org/m --phases.0.preferences org/a
                    --phases.1.preferences org/b --phases.1.optimizer.floor 0.5"""
     phases = [
         {"preferences": ["org/a"]},

@@ -18,6 +18,7 @@ COMMANDS = [
     "compare",
     "validate",
     "config",
+    "reward",
     "lab",
 ]
 

@@ -10,7 +10,6 @@ from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     PreTrainedModel,
-    PreTrainedTokenizerFast,
 )
 
 from tutelage.errors import ModelError
@@ -23,31 +22,6 @@ ENCODERS = ("bert", "deberta-v2")
 
 def question(text: str) -> Prompt:
     return Prompt(text, (Message("user", text),))
-
-
-@pytest.fixture(scope="session")
-def pair_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per character, no chat template: [CLS] question [SEP] answer [SEP]."""
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
-
-    specials = ("[PAD]", "[CLS]", "[SEP]", "[UNK]")
-    letters = "abcdefghijklmnopqrstuvwxyz .,:?!<|>[]_"
-    vocabulary = {token: i for i, token in enumerate((*specials, *letters))}
-    core = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    core.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
-    core.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        pad_token="[PAD]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        unk_token="[UNK]",
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-    )
 
 
 @pytest.fixture

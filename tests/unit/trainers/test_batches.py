@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tutelage.errors import CheckpointError
 from tutelage.trainers.batches import Shuffled
-from tutelage.trainers.reward import ComparedAnswers, Minibatches
+from tutelage.trainers.reward import ComparedAnswers, LabelledPair, Minibatches
 
 
 def shuffled(items=range(10), size=4, steps=10, seed=0) -> Shuffled:
@@ -37,7 +37,9 @@ def test_batches_go_on_from_a_saved_state(items, size, done):
 
 @given(st.integers(1, 9), st.integers(0, 8))
 def test_minibatches_of_pairs_go_on_from_a_saved_state(size, done):
-    groups = [ComparedAnswers(((i,), (i, i)), ((0, 1, 1.0),) * (i % 3 + 1)) for i in range(6)]
+    groups = [
+        ComparedAnswers(((i,), (i, i)), (LabelledPair(0, 1, 1.0),) * (i % 3 + 1)) for i in range(6)
+    ]
 
     def fresh() -> Minibatches:
         return Minibatches(groups, size, 8, torch.Generator().manual_seed(0))

@@ -14,6 +14,8 @@ from tutelage.trainers.learner import Learner
 from tutelage.trainers.reward import (
     ComparedAnswers,
     ComparisonBatch,
+    LabelledPair,
+    LabelTerms,
     Minibatches,
     encode_comparisons,
     margins,
@@ -29,7 +31,7 @@ PAIRS = [
 
 def one_by_one(pairs) -> list[ComparedAnswers]:
     """Each pair as the only one of its prompt."""
-    return [ComparedAnswers((a, b), ((0, 1, p_a),)) for a, b, p_a in pairs]
+    return [ComparedAnswers((a, b), (LabelledPair(0, 1, p_a),)) for a, b, p_a in pairs]
 
 
 @pytest.fixture
@@ -139,9 +141,9 @@ def test_answers_to_one_prompt_are_read_once_and_give_the_same_gradient(build, r
     """Three answers in all their three pairs, against each pair with rows of its own."""
     prompt = (5, 6, 7, 8)
     answers = tuple((*prompt, *rest) for rest in ((9,), (10, 11, 12), (13, 14)))
-    pairs = ((0, 1, 1.0), (2, 1, 0.3), (0, 2, 0.0))
+    pairs = (LabelledPair(0, 1, 1.0), LabelledPair(2, 1, 0.3), LabelledPair(0, 2, 0.0))
     together = ComparedAnswers(answers, pairs)
-    apart = one_by_one([(answers[a], answers[b], p_a) for a, b, p_a in pairs])
+    apart = one_by_one([(answers[a], answers[b], p_a) for a, b, p_a, *_ in pairs])
     assert ComparisonBatch([together]).row_lengths == [4 + 1 + 3 + 2]
     gradients = []
     for groups in ([together], apart):
@@ -169,7 +171,7 @@ def test_pairs_that_do_not_fit_are_left_out_whole_and_counted(build):
     groups, too_long = encode_comparisons(model, [preference(a, b) for a, b in labels])
     assert too_long == 2
     (group,) = groups
-    kept = [(group.texts[a], group.texts[b], p_a) for a, b, p_a in group.pairs]
+    kept = [(group.texts[a], group.texts[b], p_a) for a, b, p_a, *_ in group.pairs]
     assert kept == [
         (model.encode(PROMPT, a), model.encode(PROMPT, b), 0.8)
         for a, b in (("yes", "no"), ("no", "maybe"))
@@ -185,7 +187,9 @@ def test_pairs_of_a_prompt_stay_together_up_to_a_limit(build):
 
 
 def test_minibatches_hold_enough_pairs_and_every_prompt_in_turn():
-    groups = [ComparedAnswers(((i,), (i, i)), ((0, 1, 1.0),) * (i % 3 + 1)) for i in range(30)]
+    groups = [
+        ComparedAnswers(((i,), (i, i)), (LabelledPair(0, 1, 1.0),) * (i % 3 + 1)) for i in range(30)
+    ]
     batches = list(Minibatches(groups, 12, 5, torch.Generator().manual_seed(0)))
     for batch in batches:
         assert 12 <= sum(len(group.pairs) for group in batch) < 15
@@ -200,3 +204,76 @@ def test_a_batch_counts_pairs_and_measures_rows_with_the_prefix_once():
     assert batch.row_lengths == [4, 6, 6]
     assert batch.denominator == 3
     assert batch.select([2, 0]).groups == [batch.groups[2], batch.groups[0]]
+
+
+def weighted(pairs, **columns) -> list[ComparedAnswers]:
+    """Each pair alone with its columns: `weighted(PAIRS, weight=[2.0, 1.0, 1.0])`."""
+    return [
+        ComparedAnswers(
+            (a, b), (LabelledPair(0, 1, p_a, **{key: row[i] for key, row in columns.items()}),)
+        )
+        for i, (a, b, p_a) in enumerate(pairs)
+    ]
+
+
+def loss_of(model: RewardModel, groups, recording, **options) -> float:
+    optimizer = recording(model, OptimizerConfig(max_gradient_norm=1e9))
+    learner = Learner({"reward_model": optimizer}, BatchConfig(), torch.Generator())
+    (taken,) = train_reward(model, learner, [groups], centring=0.0, **options)
+    return taken.metrics["loss"]
+
+
+def test_weights_offsets_errors_and_ties_reach_the_loss(build, recording):
+    model = build()
+    a, b = scores(model, [a for a, _, _ in PAIRS]), scores(model, [b for _, b, _ in PAIRS])
+    margin = [x - y for x, y in zip(a, b, strict=True)]
+    probability = [1 / (1 + math.exp(-m)) for m in margin]
+    labels = [p for _, _, p in PAIRS]
+
+    def entropy(p: float, q: float) -> float:
+        return -p * math.log(q) - (1 - p) * math.log(1 - q)
+
+    weights = [2.0, 0.5, 1.0]
+    expected = sum(w * entropy(p, q) for w, p, q in zip(weights, labels, probability, strict=True))
+    found = loss_of(build(), weighted(PAIRS, weight=weights), recording)
+    assert found == pytest.approx(expected / 3.5, rel=1e-5)
+
+    pairs = [(x, y, 1.0) for x, y, _ in PAIRS]
+    offsets = [0.0, 1.0, 2.0]
+    expected = sum(math.log1p(math.exp(o - m)) for m, o in zip(margin, offsets, strict=True))
+    found = loss_of(build(), weighted(pairs, offset=offsets), recording)
+    assert found == pytest.approx(expected / 3, rel=1e-5)
+
+    errors = [0.0, 0.1, 0.3]
+    expected = -sum(
+        math.log((1 - e) * q + e * (1 - q)) for e, q in zip(errors, probability, strict=True)
+    )
+    found = loss_of(build(), weighted(pairs, error=errors), recording)
+    assert found == pytest.approx(expected / 3, rel=1e-5)
+
+    tied = [(x, y, 0.5) for x, y, _ in PAIRS]
+    win = [1 / (1 + math.exp(0.4 - m)) for m in margin]
+    lose = [1 / (1 + math.exp(0.4 + m)) for m in margin]
+    expected = -sum(math.log(1 - x - y) for x, y in zip(win, lose, strict=True))
+    found = loss_of(build(), one_by_one(tied), recording, tie_threshold=0.4)
+    assert found == pytest.approx(expected / 3, rel=1e-5)
+
+
+def test_what_a_judgement_is_worth_is_looked_up_by_annotator_then_source_then_kind():
+    terms = LabelTerms(
+        weights={"anna": 3.0, "forum": 2.0, "ai": 0.5},
+        errors={"ai": 0.1},
+        strength_margin=0.5,
+    )
+    forum = Prompt("q", PROMPT.messages, source="forum")
+
+    def worth(annotator: str, kind: str, prompt: Prompt, **fields) -> tuple[float, float, float]:
+        pair = terms.pair(
+            0, 1, Preference(Comparison(prompt, "x", "y"), 1.0, annotator, kind, **fields)
+        )
+        return pair.weight, pair.offset, pair.error
+
+    assert worth("anna", "human", forum) == (3.0, 0.0, 0.0)
+    assert worth("bert", "human", forum, weight=2.0) == (4.0, 0.0, 0.0)
+    assert worth("gpt", "ai", PROMPT, strength=3.0) == (0.5, 1.5, 0.1)
+    assert worth("someone", "human", PROMPT) == (1.0, 0.0, 0.0)

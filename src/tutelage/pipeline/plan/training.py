@@ -365,7 +365,7 @@ def plan_reward(
             *((merging_phase(size, update),) if adapted else ()),
         ),
         unit="update",
-        units=None if pairs is None else _updates(pairs, minibatch),
+        units=None if pairs is None else config.trainings * _updates(pairs, minibatch),
         work=(*work(length), step),
         size=size,
         cores=cores,

@@ -1,82 +1,72 @@
-"""Trains a reward model on preferences, in one or several phases.
+"""Trains reward models on preferences, in one or several phases, and measures them.
 
 backbone ──phase 1: AI labels──> ──phase 2: people's labels──> reward model
-                                     held-out prompts ──> accuracy, calibration
+                                     held-out prompts ──> accuracy, calibration, length, baselines
 reference samples ──> mean, sigma, length slope: the units of PPO's reward
 """
 
 import json
-import math
+import shutil
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
 
 from tutelage.config import RewardPhase, RewardStage
-from tutelage.data.jsonl import read_jsonl
 from tutelage.data.loaders import load_preferences
 from tutelage.errors import DataError
-from tutelage.evaluation.reward_quality import RewardQuality, length_relation, quality
-from tutelage.models import Adapter, RewardModel, WholeModel, recompute_activations
+from tutelage.evaluation.folds import agreement, disagreement_finds_errors
+from tutelage.evaluation.intervals import clustered_mean
+from tutelage.evaluation.reward_quality import LengthRelation, quality
+from tutelage.evaluation.reward_report import measure_pairs
+from tutelage.evaluation.scored_pairs import ScoredPairs
+from tutelage.models import RewardModel
+from tutelage.models.weight_average import average_weights
 from tutelage.pipeline.context import StageContext
-from tutelage.pipeline.stages.preparation import (
-    Speed,
-    compute_dtype,
-    device,
-    generator,
-    held_out_prompts,
-    new_learner,
-    quantised,
-    share_out,
-    trained_part,
+from tutelage.pipeline.stages.preparation import device, held_out_prompts
+from tutelage.pipeline.stages.reward_jobs import Job, count_pairs, jobs_of
+from tutelage.pipeline.stages.reward_training import (
+    Outcome,
+    Trainings,
+    calibrate,
+    load_backbone,
 )
-from tutelage.records import Preference, Prompt
-from tutelage.trainers.optimizer import Optimizer
-from tutelage.trainers.reward import (
-    ComparedAnswers,
-    Minibatches,
-    encode_comparisons,
-    margins,
-    train_reward,
-)
+from tutelage.records import Preference
+from tutelage.trainers.reward import ComparedAnswers, LabelTerms, encode_comparisons
 
 __all__ = ["run"]
 
 
 def run(config: RewardStage, context: StageContext) -> dict[str, float]:
     """Trains, measures on held-out prompts, normalises the scores and saves."""
-    compute = compute_dtype(config.precision)
-    model = RewardModel.load(
-        context.resolve(config.model, "model"),
-        max_length=config.max_length,
-        compute=compute,
-        quantised=quantised(config.lora, compute),
-    )
-    model.to(device())
-    part = trained_part(config.lora, model.model, compute)
-    if config.batch.gradient_checkpointing:
-        recompute_activations(model.model)
+    if config.ensemble is not None:
+        torch.manual_seed(context.seed)
+    backbone = load_backbone(config, context)
     phases = [_load_phase(phase, context) for phase in config.phases]
     training, held_out = _split(phases, config.held_out, context.seed)
-    encoded = [_encode(model, rows, context) for rows in training]
-    total = sum(
-        _steps(phase, rows, config.batch.minibatch)
-        for phase, rows in zip(config.phases, encoded, strict=True)
-    )
-    done = 0
-    for phase, rows in zip(config.phases, encoded, strict=True):
-        done = _train_phase(config, phase, model, part, rows, context, done, total)
-    model = model.with_model(part.merged())
-    measured = _measure(model, held_out, context)
-    _calibrate(config, model, measured, context)
-    model.save(context.folder / "model")
-    part.save(context.folder / "adapter", config.model)
-    report = measured.to_json()
-    (context.folder / "reward.json").write_text(json.dumps(report, indent=2) + "\n")
+    encoded = [
+        _encode(backbone.model, rows, _terms(config, phase), context)
+        for phase, rows in zip(config.phases, training, strict=True)
+    ]
+    jobs = jobs_of(config, encoded, training[-1], context.seed)
+    trainings = Trainings(config, context, held_out, sum(job.steps(config) for job in jobs))
+    outcomes = [
+        trainings.do(job, backbone if number == 0 else None) for number, job in enumerate(jobs)
+    ]
+    margins, lengths = _final_model(config, context, trainings, outcomes)
+    record = _record(jobs, outcomes, ScoredPairs.of(held_out, margins), training, held_out, context)
+    record = _with_lengths(record, lengths)
+    (context.folder / "reward.json").write_text(json.dumps(record, indent=2) + "\n")
+    for line in record["held_out"].get("verdict", ()):
+        context.progress.message(f"the reward model {line}")
     return {
-        "pairs": float(sum(map(_pairs, encoded))),
-        "held_out_accuracy": measured.accuracy.mean,
-        "held_out_loss": measured.loss,
-        "ece": measured.ece,
-        "length_correlation": measured.length_correlation,
-        "length_slope": measured.length_slope,
+        "pairs": float(sum(map(count_pairs, encoded))),
+        "held_out_accuracy": record["held_out_accuracy"]["mean"],
+        "held_out_loss": record["held_out_loss"],
+        "ece": record["ece"],
+        "length_correlation": record.get("length_correlation", 0.0),
+        "length_slope": record.get("length_slope", 0.0),
     }
 
 
@@ -100,10 +90,14 @@ def _split(
     return training, [row for row in phases[-1] if row.comparison.prompt.id in kept]
 
 
+def _terms(config: RewardStage, phase: RewardPhase) -> LabelTerms:
+    return LabelTerms(phase.weights, phase.errors, config.strength_margin)
+
+
 def _encode(
-    model: RewardModel, preferences: Sequence[Preference], context: StageContext
+    model: RewardModel, preferences: Sequence[Preference], terms: LabelTerms, context: StageContext
 ) -> list[ComparedAnswers]:
-    groups, too_long = encode_comparisons(model, preferences)
+    groups, too_long = encode_comparisons(model, preferences, terms)
     if too_long:
         context.progress.message(
             f"{too_long} of {len(preferences)} pairs exceed {model.max_length} tokens "
@@ -116,86 +110,109 @@ def _encode(
     return groups
 
 
-def _pairs(groups: Sequence[ComparedAnswers]) -> int:
-    return sum(len(group.pairs) for group in groups)
+def _final_model(
+    config: RewardStage, context: StageContext, trainings: Trainings, outcomes: Sequence[Outcome]
+) -> tuple[list[float | None], LengthRelation | None]:
+    """Writes `model` where the trainings have not, and says what it makes of the held-out pairs.
+
+    An ensemble of scores is judged as a whole, by its mean.
+    """
+    ensemble = config.ensemble
+    if ensemble is None:
+        return list(outcomes[0].held_out), outcomes[0].lengths
+    members = outcomes[: ensemble.members]
+    target = context.folder / "model"
+    if ensemble.combine == "scores":
+        shutil.copytree(context.folder / members[0].name, target, dirs_exist_ok=True)
+        return _mean_margins([member.held_out for member in members]), members[0].lengths
+    loaded = [RewardModel.load(context.folder / member.name) for member in members]
+    model = loaded[0]
+    average_weights(model.model, [member.model for member in loaded])
+    model.to(device())
+    lengths = calibrate(config, model, context)
+    model.save(target)
+    return trainings.margins(model, trainings.held_out), lengths
 
 
-def _steps(phase: RewardPhase, groups: Sequence[ComparedAnswers], minibatch: int) -> int:
-    return max(1, math.ceil(phase.epochs * _pairs(groups) / minibatch))
+def _mean_margins(columns: Sequence[Sequence[float | None]]) -> list[float | None]:
+    """Of each pair; what is too long for one member is so for all."""
+    return [
+        None if None in row else float(np.mean([margin for margin in row if margin is not None]))
+        for row in zip(*columns, strict=True)
+    ]
 
 
-def _train_phase(
-    config: RewardStage,
-    phase: RewardPhase,
-    model: RewardModel,
-    part: Adapter | WholeModel,
-    groups: Sequence[ComparedAnswers],
+def _record(
+    jobs: Sequence[Job],
+    outcomes: Sequence[Outcome],
+    pairs: ScoredPairs,
+    training: Sequence[Sequence[Preference]],
+    held_out: Sequence[Preference],
     context: StageContext,
-    done: int,
-    total: int,
-) -> int:
-    """One phase with an optimiser of its own; returns the steps done so far."""
-    steps = _steps(phase, groups, config.batch.minibatch)
-    if context.checkpoints.resumed_at > done + steps:
-        return done + steps
-    source = generator(context)
-    optimizer = Optimizer(part.weights, phase.optimizer, steps)
-    cores = share_out(context, model, config.lora)
-    learner = new_learner(context, {"reward_model": optimizer}, config.batch, source, cores)
-    batches = Minibatches(groups, config.batch.minibatch, steps, source)
-    speed = Speed()
-    with context.checkpoints.track(model=part, learner=learner, batches=batches) as checkpoints:
-        for step in train_reward(
-            model,
-            learner,
-            batches,
-            smoothing=config.smoothing,
-            centring=config.centring,
-            start=batches.taken,
-        ):
-            metrics = {
-                "reward_model/loss": step.metrics["loss"],
-                "reward_model/accuracy": step.metrics["accuracy"],
-                "reward_model/margin": step.metrics["margin"],
-                "reward_model/gradient_norm": step.metrics["reward_model/gradient_norm"],
-                "reward_model/learning_rate": step.metrics["reward_model/learning_rate"],
-                "train/skipped": step.metrics["train/skipped"],
-                "throughput/pairs_per_second": speed.read(config.batch.minibatch),
-            }
-            context.metrics.log(done + step.index, metrics)
-            context.progress.step(done + step.index + 1, total, metrics)
-            checkpoints.boundary(done + step.index + 1)
-    return done + steps
+) -> dict[str, Any]:
+    """What `reward.json` holds, but for the length of the reference's answers."""
+    seed = context.seed
+    measured = quality(pairs.margins.tolist(), pairs.labels.tolist(), seed=seed)
+    every = [row for rows in training for row in rows]
+    record = measured.to_json() | {"held_out": measure_pairs(pairs, every, seed=seed)}
+    members = [outcome for outcome in outcomes if outcome.name.startswith("members/")]
+    if members:
+        record["members"] = _members(members, held_out, pairs)
+    validated = [number for number, job in enumerate(jobs) if job.left_out]
+    if validated:
+        record["folds"] = _folds(jobs, outcomes, validated, held_out, seed)
+    curve = [
+        {"pairs": outcome.pairs, "accuracy": _accuracy(held_out, outcome, seed)}
+        for outcome in outcomes
+        if outcome.name.startswith("curve/") or outcome.name == "model"
+    ]
+    if len(curve) > 1:
+        record["learning_curve"] = sorted(curve, key=lambda row: row["pairs"])
+    if outcomes[0].phases:
+        record["phases"] = list(outcomes[0].phases)
+    return record
 
 
-def _measure(
-    model: RewardModel, held_out: Sequence[Preference], context: StageContext
-) -> RewardQuality:
-    groups, _ = encode_comparisons(model, held_out)
-    return quality(*margins(model, groups, cores=share_out(context, model)), seed=context.seed)
+def _accuracy(held_out: Sequence[Preference], outcome: Outcome, seed: int) -> dict[str, float]:
+    pairs = ScoredPairs.of(held_out, outcome.held_out)
+    return clustered_mean(pairs.right, pairs.prompts, seed=seed).to_json()
 
 
-def _calibrate(
-    config: RewardStage, model: RewardModel, measured: RewardQuality, context: StageContext
-) -> None:
-    """Sets the scale so that the reference's answers have mean 0 and variance 1."""
-    if config.calibration is None:
-        return
-    prompts, answers, lengths = [], [], []
-    for _, row in read_jsonl(context.resolve(config.calibration, "samples.jsonl")):
-        completion = row["completions"][0]
-        prompts.append(Prompt.from_json(row))
-        answers.append(completion["text"])
-        lengths.append(len(completion["tokens"]))
-    model.with_scale(mean=0.0, std=1.0)
-    scores = model.score(prompts, answers, cores=share_out(context, model))
-    usable = [(s, n) for s, n in zip(scores, lengths, strict=True) if s is not None]
-    relation = length_relation([s for s, _ in usable], [n for _, n in usable])
-    model.with_scale(
-        mean=relation.mean,
-        std=relation.std,
-        length_slope=relation.slope,
-        length_threshold=relation.threshold,
-        floor=relation.floor,
-    )
-    measured.describe_lengths(relation)
+def _columns(outcomes: Sequence[Outcome], held_out: Sequence[Preference]) -> Any:
+    """Margins `[models, pairs]` on the held-out pairs that could be scored."""
+    return np.stack([ScoredPairs.of(held_out, outcome.held_out).margins for outcome in outcomes])
+
+
+def _members(
+    members: Sequence[Outcome], held_out: Sequence[Preference], pairs: ScoredPairs
+) -> dict[str, Any]:
+    """Each member's accuracy, how alike they are, and whether their disagreement means anything."""
+    margins = _columns(members, held_out)
+    return {
+        "accuracies": [
+            float(ScoredPairs.of(held_out, member.held_out).right.mean()) for member in members
+        ],
+        "agreement": agreement(margins),
+        "disagreement_finds_errors": disagreement_finds_errors(margins, pairs.right),
+    }
+
+
+def _folds(
+    jobs: Sequence[Job],
+    outcomes: Sequence[Outcome],
+    validated: Sequence[int],
+    held_out: Sequence[Preference],
+    seed: int,
+) -> dict[str, Any]:
+    """Every pair judged by the model that has not seen it, and how far the models agree."""
+    preferences = [row for number in validated for row in jobs[number].left_out]
+    margins = [margin for number in validated for margin in outcomes[number].left_out]
+    chosen = [outcomes[number] for number in validated]
+    return {
+        "out_of_fold": measure_pairs(ScoredPairs.of(preferences, margins), seed=seed),
+        "agreement": agreement(_columns(chosen, held_out)),
+    }
+
+
+def _with_lengths(record: dict[str, Any], lengths: LengthRelation | None) -> dict[str, Any]:
+    return record if lengths is None else record | lengths.to_json()

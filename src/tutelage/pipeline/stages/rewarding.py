@@ -4,6 +4,7 @@ RewardConfig ──> {"model": (1, ModelReward), "<function>": (weight, ...), ..
 """
 
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from tutelage.errors import ConfigError, DataError
 from tutelage.models import RewardModel, RewardScale
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.isolation import GOLD
+from tutelage.pipeline.stages.reward_ensemble import model_reward
+from tutelage.pipeline.stages.reward_gate import check_gate
 from tutelage.records import Completion, Prompt
 from tutelage.rewards import (
     AgainstReferences,
@@ -31,7 +34,6 @@ from tutelage.rewards import (
     FunctionProcess,
     LengthPenalty,
     LengthPenaltyByPrompt,
-    ModelReward,
     ReferenceAnswers,
     RemoteLimits,
     RemoteReward,
@@ -53,7 +55,9 @@ def load_reward_model(
     """The frozen reward model, where the recipe names one."""
     if config.model is None:
         return None
-    model = RewardModel.load(context.resolve(config.model, "model"), compute=compute)
+    folder = context.resolve(config.model, "model")
+    check_gate(config.gate, folder, config.model, context.progress.message)
+    model = RewardModel.load(folder, compute=compute)
     return model.eval().requires_grad_(False)
 
 
@@ -63,6 +67,7 @@ def compose_reward(
     opened: ExitStack,
     model: RewardModel | None,
     cores: Cores | None = None,
+    members: Sequence[RewardModel] = (),
 ) -> tuple[Reward, RoundsConfig]:
     """The composed reward, and the settings with their `auto` values filled in.
 
@@ -70,12 +75,14 @@ def compose_reward(
         stage: what to compose.
         context: of the running stage.
         opened: closes the processes and connections of rewards when it is closed.
-        model: the reward model, where there is one.
+        model: the reward model, whose scale gives `auto` values.
         cores: that read texts.
+        members: of the ensemble that scores in the model's place.
     """
     config, settings = stage.reward, stage.learner
     scale = model.scale if model is not None else RewardScale()
-    parts = _parts(config, context, opened, model, cores)
+    scored = model_reward(config, model, members, cores) if model is not None else None
+    parts = _parts(config, context, opened, model, scored)
     truncation = settings.truncation
     if truncation.value == "auto":
         # One sigma below the worst answer of the reference: no length can outbid it.
@@ -91,9 +98,9 @@ def _parts(
     context: StageContext,
     opened: ExitStack,
     model: RewardModel | None,
-    cores: Cores | None,
+    scored: Reward | None,
 ) -> dict[str, tuple[float, Reward]]:
-    """The parts that a recipe names."""
+    """The parts that a recipe names; `scored` is what the reward model or its ensemble pays."""
     parts: dict[str, tuple[float, Reward]] = {}
     references = _references(config, context)
 
@@ -105,8 +112,7 @@ def _parts(
             )
         parts[name] = (weight, reward)
 
-    if model is not None:
-        scored: Reward = ModelReward(model, clip=config.clip, cores=cores)
+    if scored is not None:
         par = config.shape == "par"
         add("model", 1.0, AgainstReferences(scored, references) if par else scored)
     for path, weight in config.functions.items():

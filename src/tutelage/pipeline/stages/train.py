@@ -32,6 +32,7 @@ from tutelage.pipeline.stages.preparation import (
     share_out,
 )
 from tutelage.pipeline.stages.probes import Probe
+from tutelage.pipeline.stages.reward_ensemble import load_members
 from tutelage.pipeline.stages.rewarding import compose_reward, load_reward_model
 from tutelage.tracking.cost import RESPONSE_TOKENS
 from tutelage.tracking.metrics import SampleWriter
@@ -63,7 +64,8 @@ def _train(config: TrainStage, context: StageContext, opened: ExitStack) -> dict
     )
     reward_model = load_reward_model(config.reward, context, compute)
     cores = share_out(context, policy.model, config.lora)
-    reward, settings = compose_reward(config, context, opened, reward_model, cores)
+    members = load_members(config.reward, context, compute)
+    reward, settings = compose_reward(config, context, opened, reward_model, cores, members)
     part, critic = trained_models(config, policy, tokenizer, reward_model)
     reference = part.reference(policy)
     if settings.batch.gradient_checkpointing:

@@ -437,3 +437,17 @@ def test_checkpoint_of_another_base_is_refused(with_lora, tiny_causal_lm, tiny_t
     shutil.copytree(workshop.store(stage).folder, workshop.store(changed).folder)
     with pytest.raises(CheckpointError, match=r"state of model .*trained on other weights"):
         workshop.run(changed)
+
+
+def test_ensemble_interrupted_in_any_member_ends_the_same(tiny_recipe, outcome, tmp_path):
+    """Two members of two phases and a point of the learning curve, one after the other."""
+    stage = type(tiny_recipe.stages["reward"]).model_validate(
+        tiny_recipe.stages["reward"].model_dump()
+        | {"ensemble": {"members": 2, "data": "folds"}, "learning_curve": [6]}
+    )
+    expected = outcome(Workshop(tmp_path / "straight"), stage)
+    last = int(expected["files"]["metrics.jsonl"][-1]["step"])
+    for step in (3, 6, 9, last):
+        workshop = Workshop(tmp_path / str(step))
+        workshop.interrupt(stage, step)
+        assert outcome(workshop, stage) == expected
