@@ -8,7 +8,8 @@ so the total variation to π* tells a correct implementation from a plausible on
 not: the broken variants below earn more of it.
 
 Learners that compare completions of one prompt have the bandit as their only prompt, its pulls in
-groups. Where theory says that they end elsewhere, it also says where, and they are held to it.
+groups; REINFORCE, REINFORCE++ and online DPO need none. Where theory says that one ends elsewhere,
+it also says where, and it is held to that.
 """
 
 import pytest
@@ -16,15 +17,21 @@ import torch
 from torch import Tensor
 
 from tutelage.algorithms import (
+    MovingBaseline,
+    dpo_loss,
     gae,
     group_advantages,
     kl_estimate,
     leave_one_out,
     masked_mean,
     masked_whiten,
+    normalised_returns,
     ppo_policy_loss,
     ppo_value_loss,
+    reinforce_loss,
+    reward_to_go,
     shape_rewards,
+    subtract_baseline,
 )
 
 BETA = 0.5
@@ -123,6 +130,43 @@ def train_in_groups(
     return policy
 
 
+def train_alone(
+    learner: str, *, steps: int = 480, seed: int = 0, size: int = 2048, lr: float = 0.03
+) -> Tensor:
+    """Probabilities of the arms after REINFORCE, REINFORCE++ or online DPO, one step a round."""
+    random = torch.Generator().manual_seed(seed)
+    logits, reference = REFERENCE.clone().requires_grad_(), REFERENCE.log_softmax(0)
+    optimiser = torch.optim.Adam([logits], lr=lr, eps=1e-5)
+    anneal = torch.optim.lr_scheduler.LinearLR(optimiser, 1, 0, steps)
+    mask, moving = torch.ones(size, 1, dtype=torch.bool), MovingBaseline()
+    for _ in range(steps):
+        arms = torch.multinomial(logits.detach().softmax(0), size, True, generator=random)
+        new = logits.log_softmax(0)[arms, None]
+        if learner == "online_dpo":
+            pairs = arms.view(-1, 2)
+            won = (REWARD[pairs[:, 0]] - REWARD[pairs[:, 1]]).sigmoid()
+            loss = dpo_loss(new.view(-1, 2), reference[pairs], won, beta=BETA).loss
+        else:
+            old = new.detach()
+            rewards = shape_rewards(
+                REWARD[arms], kl_estimate(old, reference[arms, None]), mask, BETA
+            )
+            returns = reward_to_go(rewards, mask)
+            baseline = moving.value if learner == "reinforce" else 0.0
+            moving.update(returns, mask)
+            advantages = subtract_baseline(returns, mask, baseline)
+            if learner == "reinforce++":
+                advantages = normalised_returns(rewards, mask)
+            loss = reinforce_loss(new, old, advantages, mask).loss
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        anneal.step()
+    policy = logits.detach().softmax(0)
+    print(f"{learner}: total variation {total_variation(policy):.5f}")
+    return policy
+
+
 def distance(policy: Tensor, other: Tensor) -> float:
     return 0.5 * (policy - other).abs().sum().item()
 
@@ -182,6 +226,21 @@ def test_scaled_pairs_reach_the_optimum_of_who_wins():
     # Advantages of 1 and -1 are no less noisy at the optimum: 0.014 with a quarter of the pulls.
     assert distance(policy, optimum_of_comparisons()) <= 0.02
     assert total_variation(policy) > 0.02
+
+
+ALONE = ["reinforce", "reinforce, no baseline", "reinforce++", "online_dpo"]
+
+
+@pytest.mark.parametrize("learner", ALONE)
+def test_learners_that_need_no_groups_reach_the_optimum(learner):
+    assert total_variation(train_alone(learner)) <= 0.01
+
+
+@pytest.mark.learn
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("learner", ALONE)
+def test_full_run_without_groups_reaches_the_optimum(seed, learner):
+    assert total_variation(train_alone(learner, steps=1200, size=4096, seed=seed)) <= 0.005
 
 
 @pytest.mark.learn

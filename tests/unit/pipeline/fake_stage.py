@@ -5,8 +5,9 @@ org/wait             succeeds once another stage of the same run waits too
 org/slow             leaves its process id in `mark` beside the run and goes on for a minute
 org/fail_after_slow  fails once the mark is there
 org/count            counts to five, saves itself on the way, fails at three the first time
-org/stuck            as slow, but has something to save and never comes to a boundary
-org/steps            saves itself every 10 ms, for a minute, and leaves its process id in `mark`
+org/stuck            has something to save and never comes to a boundary, for ten minutes; leaves
+                     its process id in `mark-NAME`
+org/steps            saves itself every 10 ms, for ten minutes, and leaves its process id in both
 org/silent           reports three steps, waits for the mark of a stage beside it where there
                      is one, and is not heard of any more
 org/hold             as slow, but within one call that never gives the interpreter away
@@ -70,7 +71,8 @@ def _slow(context):
 
 def _stick(context):
     with context.checkpoints.track(totals={}):
-        _slow(context)
+        _own_mark(context).write_text(str(os.getpid()))
+        time.sleep(600)
 
 
 def _see_gold(context):
@@ -97,11 +99,13 @@ def _steps(context):
     counted = []
     with context.checkpoints.track(counted=counted) as checkpoints:
         _mark(context).write_text(str(os.getpid()))
-        for number in range(6000):
+        for number in range(60_000):
             time.sleep(0.01)
             counted.append(number)
-            context.progress.step(number + 1, 6000)
+            context.progress.step(number + 1, 60_000)
             checkpoints.boundary(number + 1)
+            if number == 0:
+                _own_mark(context).write_text(str(os.getpid()))
 
 
 def _silent(context):
@@ -146,6 +150,10 @@ def _train(context):
 
 def _mark(context):
     return context.folder.parents[2] / "mark"
+
+
+def _own_mark(context):
+    return context.folder.parents[2] / f"mark-{context.name}"
 
 
 def _meet(context):

@@ -153,25 +153,33 @@ def test_no_process_outlives_a_parent_that_is_killed(start, tmp_path, recipe, re
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_time_limit_saves_stages_that_reach_a_boundary_and_stops_the_others(
     recipe, registry, tmp_path, capsys
 ):
     both = recipe(a="steps", b="stuck").model_copy(
         update={"checkpoint": CheckpointConfig(grace=2.0)}
     )
-    # Checkpoints need torch, which takes seconds to import.
-    began = time.monotonic()
-    with pytest.raises(TimeLimitReached, match="time limit reached: what is finished or saved is"):
-        run_recipe(both, tmp_path / "run", registry=registry, time_limit=15.0)
-    assert 15.0 <= time.monotonic() - began < 60.0
-    said = capsys.readouterr().out
+    # Checkpoints need torch, whose import takes seconds, and on a busy machine many: a limit that
+    # came before both stages had begun shows nothing, and is tried again with more time.
+    for limit in (15.0, 60.0, 240.0):
+        place = tmp_path / f"{limit:.0f}"
+        began = time.monotonic()
+        with pytest.raises(TimeLimitReached, match="time limit reached: what is finished or saved"):
+            run_recipe(both, place / "run", registry=registry, time_limit=limit)
+        took, said = time.monotonic() - began, capsys.readouterr().out
+        marks = [place / "mark-a", place / "mark-b"]
+        if all(mark.exists() for mark in marks):
+            break
+    assert limit <= took < limit + 45.0
     assert re.search(r"\[a\] saved at step \d+", said)
     assert "[b] saved" not in said
-    assert not is_alive(int((tmp_path / "mark").read_text()))
-    (saved,) = (tmp_path / "run" / "checkpoints").glob("a/*/*")
+    assert not any(is_alive(int(mark.read_text())) for mark in marks)
+    saves = (place / "run" / "checkpoints").glob("a/*/*")
+    saved = max(saves, key=lambda path: int(path.name))
     state = json.loads((saved / "state.json").read_text())
     assert state["counted"] == list(range(int(saved.name)))
-    assert not list((tmp_path / "run" / "stages").iterdir())
+    assert not list((place / "run" / "stages").iterdir())
 
 
 def test_grace_is_thirty_seconds_by_default():
