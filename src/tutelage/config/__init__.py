@@ -25,6 +25,7 @@ from tutelage.config.rounds import (
 from tutelage.config.select import SelectStage
 from tutelage.config.stage import Reference
 from tutelage.config.stages import (
+    ArithmeticStage,
     EvaluateStage,
     HelpdeskStage,
     LabelStage,
@@ -44,6 +45,7 @@ from tutelage.config.training import BatchConfig, OptimizerConfig, PrecisionConf
 
 __all__ = [
     "AlarmsConfig",
+    "ArithmeticStage",
     "BatchConfig",
     "CheckpointConfig",
     "ClippedConfig",

@@ -64,6 +64,8 @@ class RewardConfig(Section):
     """Penalty on long completions."""
     functions: dict[str, float] = Field(default_factory=dict)
     """Python functions `path.py:name` with their weights."""
+    verifiers: dict[str, float] = Field(default_factory=dict)
+    """Verifiers of answers with their weights, such as `final_number`: docs/verifiers.md."""
 
     def references(self) -> Iterator[str]:
         """The reward model."""

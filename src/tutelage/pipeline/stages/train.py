@@ -44,6 +44,7 @@ from tutelage.rewards import (
     Sum,
     load_function,
 )
+from tutelage.rewards.verifiers import VerifierReward, load_verifier, verifier_label
 from tutelage.tracking.cost import RESPONSE_TOKENS
 from tutelage.tracking.metrics import SampleWriter
 from tutelage.trainers.alarms import Alarms
@@ -222,6 +223,8 @@ def _reward(
     for path, weight in config.functions.items():
         function = load_function(path)
         parts[function.name] = (weight, function)
+    for name, weight in config.verifiers.items():
+        parts[verifier_label(name)] = (weight, VerifierReward(load_verifier(name)))
     if config.length is not None:
         parts["length"] = (1.0, _length_penalty(config.length, model))
     truncation = settings.truncation

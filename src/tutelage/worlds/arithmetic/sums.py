@@ -1,0 +1,73 @@
+"""Sums of two numbers, dealt out to splits that do not overlap."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import product
+from typing import Literal
+
+from tutelage.errors import DataError
+
+__all__ = ["SPLITS", "Split", "Sum", "sums"]
+
+Split = Literal["train", "rl", "held_out", "test"]
+
+SPLITS: Mapping[Split, float] = {"train": 0.5, "rl": 0.3, "held_out": 0.1, "test": 0.1}
+"""Share of all sums in each split."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """An addition or a subtraction."""
+
+    left: int
+    operator: Literal["+", "-"]
+    right: int
+
+    @property
+    def text(self) -> str:
+        """As it is asked: `47 + 38`."""
+        return f"{self.left} {self.operator} {self.right}"
+
+    @property
+    def result(self) -> int:
+        """Negative where more is taken away than there is."""
+        return self.left + self.right if self.operator == "+" else self.left - self.right
+
+    @property
+    def split(self) -> Split:
+        """Where it belongs, by the hash of its text."""
+        position = int.from_bytes(sha256(self.text.encode()).digest()[:4]) / 2**32
+        for split, share in SPLITS.items():
+            position -= share
+            if position < 0:
+                return split
+        return "test"
+
+
+def sums(split: Split, digits: int, count: int | None, seed: int) -> list[Sum]:
+    """`count` different sums of a split, in random order; all of them where it is None.
+
+    Args:
+        split: which part of all sums.
+        digits: of the larger operands; smaller ones occur as often as there are.
+        count: how many, or None.
+        seed: of the order.
+
+    Raises:
+        DataError: the split has fewer.
+    """
+    numbers = range(10**digits)
+    found = [
+        each
+        for left, operator, right in product(numbers, ("+", "-"), numbers)
+        if (each := Sum(left, operator, right)).split == split
+    ]
+    count = len(found) if count is None else count
+    if count > len(found):
+        raise DataError(
+            f"there are {len(found)} sums of {digits} digits in split {split!r}, found a wish for "
+            f"{count}: lower it or raise digits"
+        )
+    return random.Random(f"sums {split} {digits} {seed}").sample(found, count)
