@@ -5,34 +5,41 @@ import re
 import pytest
 
 from tutelage.errors import DataError
-from tutelage.worlds.arithmetic import SPLITS, Sum, demonstrations, documents, prompts, sums
-
-
-def said(text: str) -> tuple[str, int]:
-    sum_, result = re.fullmatch(r"(\d+ [+-] \d+) = (-?\d+)", text).groups()
-    return sum_, int(result)
+from tutelage.worlds.arithmetic import (
+    SPLITS,
+    Sum,
+    SumsDocument,
+    demonstrations,
+    documents,
+    prompts,
+    sums,
+)
 
 
 def by_hand(text: str) -> int:
-    left, operator, right = text.split()
+    left, operator, right = re.fullmatch(r"(\d+)([+-])(\d+)=", text).groups()
     return int(left) + int(right) * (1 if operator == "+" else -1)
 
 
+def asked(documents: list[SumsDocument]) -> set[str]:
+    return {each.content for row in documents for each in row.messages if each.role == "user"}
+
+
 def test_documents_and_demonstrations_say_the_truth():
-    lines = [line for text in documents(2, 50, seed=0) for line in text.split("\n")]
-    assert len(lines) == 400
-    for line in lines:
-        sum_, result = said(line)
-        assert result == by_hand(sum_)
+    rows = documents(2, 50, seed=0)
+    for row in rows:
+        assert len(row.messages) == 2 * len(row.facts) == 16
+        for index, start, end in row.facts:
+            result = row.messages[index].content[start:end]
+            assert int(result) == by_hand(row.messages[index - 1].content)
     for row in demonstrations(2, 50, seed=0):
         question, answer = (message.content for message in row.messages)
-        assert int(answer) == by_hand(question.removesuffix(" ="))
+        assert int(answer) == by_hand(question)
 
 
 def test_references_are_right_and_not_in_the_question():
     for prompt in prompts("test", 2, 100, seed=0):
-        assert prompt.reference == str(by_hand(prompt.text.removesuffix(" =")))
-        assert prompt.text.endswith(" =")
+        assert prompt.reference == str(by_hand(prompt.text))
 
 
 def test_no_sum_is_in_two_splits_and_every_sum_is_in_one():
@@ -44,8 +51,9 @@ def test_no_sum_is_in_two_splits_and_every_sum_is_in_one():
 
 
 def test_what_is_read_and_imitated_is_never_asked():
-    read = {said(line)[0] for text in documents(1, 500, seed=3) for line in text.split("\n")}
-    shown = {row.messages[0].content.removesuffix(" =") for row in demonstrations(1, 90, seed=4)}
+    read = asked(documents(1, 500, seed=3))
+    shown = {row.messages[0].content for row in demonstrations(1, 90, seed=4)}
+    assert len(read) > 50
     for split in ("rl", "held_out", "test"):
         assert not (read | shown) & {each.text for each in sums(split, 1, None, seed=5)}
 
@@ -64,4 +72,11 @@ def test_too_many_are_refused_with_what_there_is():
 
 def test_results_may_be_negative():
     assert Sum(3, "-", 12).result == -9
-    assert Sum(3, "-", 12).text == "3 - 12"
+    assert Sum(3, "-", 12).text == "03-12="
+
+
+def test_every_number_has_its_full_width():
+    answers = [each.answer for each in sums("train", 2, None, seed=0)]
+    assert {len(answer) for answer in answers} == {3}
+    assert Sum(3, "-", 12).answer == "-09"
+    assert Sum(40, "+", 5).answer == "045"

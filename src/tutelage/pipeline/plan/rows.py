@@ -200,10 +200,9 @@ def _of_world(stage: HelpdeskStage, file: str) -> Rows | None:
 
 def _of_arithmetic(stage: ArithmeticStage, file: str) -> Rows | None:
     digits = float(stage.digits)
-    line = 3 * digits + 6
-    asked, result = 2 * digits + 5, digits
+    asked, result = 2 * digits + 2, digits + 1
     made = {
-        "documents": Rows(stage.documents, answer=8 * line),
+        "documents": Rows(stage.documents, 7 * (asked + result) + asked, result, has_facts=True),
         "sft": Rows(stage.demonstrations, asked, result),
         "rl": Rows(stage.rl_prompts, asked),
         "held_out": Rows(stage.held_out_prompts, asked),

@@ -16,8 +16,13 @@ def run(config: ArithmeticStage, context: StageContext) -> dict[str, float]:
     digits, seed = config.digits, context.seed
     files: dict[str, Sequence[Mapping[str, Any]]] = {
         "documents": [
-            {"id": f"sums-{i:06d}", "text": text, "source": "arithmetic"}
-            for i, text in enumerate(documents(digits, config.documents, seed))
+            {
+                "id": document.id,
+                "messages": [message.to_json() for message in document.messages],
+                "facts": [list(fact) for fact in document.facts],
+                "source": "arithmetic",
+            }
+            for document in documents(digits, config.documents, seed)
         ],
         "sft": [row.to_json() for row in demonstrations(digits, config.demonstrations, seed)],
         "rl": [row.to_json() for row in prompts("rl", digits, config.rl_prompts, seed)],

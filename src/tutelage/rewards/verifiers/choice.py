@@ -26,6 +26,9 @@ _FIRST = re.compile(r"\(([A-Za-z])\)|([A-Za-z])\)|([A-Za-z])(?=[.:,\]}*\"'`\s]|$
 _BRACKETED = re.compile(r"\(([A-Z])\)")
 _CAPITAL = re.compile(r"(?<![\w'])([A-Z])(?![\w'])")
 
+_LISTED = re.compile(r"(?:\bor|\band|[,/])[ \t]*([AI])(?![\w'])(?![ \t]+[a-z])")
+"""`A` and `I` are words too, unless they end a list of letters."""
+
 
 class Choice:
     """Right when the answer chooses the reference's letter."""
@@ -96,4 +99,5 @@ def _named(text: str, choices: Mapping[str, str]) -> set[str]:
     """Every choice that a text names by a capital letter on its own, `A` and `I` in brackets."""
     found = set(_BRACKETED.findall(text))
     found |= {letter for letter in _CAPITAL.findall(text) if letter not in "AI"}
+    found |= set(_LISTED.findall(text))
     return {letter for letter in found if not choices or letter in choices}

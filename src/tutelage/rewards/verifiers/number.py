@@ -110,6 +110,8 @@ def _sign(head: str) -> int | None:
         return 1
     touches, rest = bare == head, bare[:-1]
     before = rest.rstrip(" \t")[-1:]
+    if before and before in _MINUS:
+        return None
     if before in ("", "\n"):
         return -1 if touches else None  # "- 5" may be an item of a list
     if before.isalpha() or before == ".":

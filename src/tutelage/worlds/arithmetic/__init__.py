@@ -9,6 +9,15 @@ asked in the test.
 """
 
 from tutelage.worlds.arithmetic.sums import SPLITS, Split, Sum, sums
-from tutelage.worlds.arithmetic.texts import demonstrations, documents, prompts
+from tutelage.worlds.arithmetic.texts import SumsDocument, demonstrations, documents, prompts
 
-__all__ = ["SPLITS", "Split", "Sum", "demonstrations", "documents", "prompts", "sums"]
+__all__ = [
+    "SPLITS",
+    "Split",
+    "Sum",
+    "SumsDocument",
+    "demonstrations",
+    "documents",
+    "prompts",
+    "sums",
+]

@@ -19,16 +19,27 @@ SPLITS: Mapping[Split, float] = {"train": 0.5, "rl": 0.3, "held_out": 0.1, "test
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """An addition or a subtraction."""
+    """An addition or a subtraction, written in columns: every number has its full width.
+
+    A model of a few hundred thousand weights learns `07+38=045` from ten thousand sums within
+    minutes, because a digit always stands in the same place, and `7 + 38 = 45` does not.
+    """
 
     left: int
     operator: Literal["+", "-"]
     right: int
+    digits: int = 2
+    """Width of the operands."""
 
     @property
     def text(self) -> str:
-        """As it is asked: `47 + 38`."""
-        return f"{self.left} {self.operator} {self.right}"
+        """As it is asked: `47+38=`."""
+        return f"{self.left:0{self.digits}d}{self.operator}{self.right:0{self.digits}d}="
+
+    @property
+    def answer(self) -> str:
+        """The result as it is written: `085`, `-09`."""
+        return f"{self.result:0{self.digits + 1}d}"
 
     @property
     def result(self) -> int:
@@ -51,7 +62,7 @@ def sums(split: Split, digits: int, count: int | None, seed: int) -> list[Sum]:
 
     Args:
         split: which part of all sums.
-        digits: of the larger operands; smaller ones occur as often as there are.
+        digits: of the operands, leading zeros included.
         count: how many, or None.
         seed: of the order.
 
@@ -62,7 +73,7 @@ def sums(split: Split, digits: int, count: int | None, seed: int) -> list[Sum]:
     found = [
         each
         for left, operator, right in product(numbers, ("+", "-"), numbers)
-        if (each := Sum(left, operator, right)).split == split
+        if (each := Sum(left, operator, right, digits)).split == split
     ]
     count = len(found) if count is None else count
     if count > len(found):

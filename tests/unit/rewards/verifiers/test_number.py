@@ -66,6 +66,8 @@ def test_the_final_number_is_found(text, number):
         "2^10",
         "20 - 2",
         "20 / 2",
+        "#### --18",
+        "- 18",
         "1 1/2",
         "10/0",
         "1e99999",
