@@ -1,20 +1,18 @@
 """Shows that every verifier accepts what is right and rejects what is planted, on files of rows.
 
     python scripts/check_verifiers.py FOLDER          # files *.jsonl.gz of the `verifiable` schema
-    python scripts/check_verifiers.py FOLDER --code   # runs the reference solutions as well
+    python scripts/check_verifiers.py FOLDER --code   # runs programs as well, in the sandbox
 
 Accepted are the reference, forms of it that must not matter, and the worked solution where a row
 has one. Planted are other numbers, other letters, other texts, hedges that name several, broken
 constraints. IFEval has no answers: for each of its constraints one that holds it is written here,
-and one that breaks it. Reference solutions of programs are the data set's own and trusted: they run
-in a plain process; code of a model must not.
+and one that breaks it.
 """
 
 import argparse
 import gzip
 import json
 import random
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -23,13 +21,13 @@ from typing import Any
 
 from constraint_answers import breaking_answer, holding_answer
 
-from tutelage.records import Prompt, Score
+from tutelage.records import Prompt
 from tutelage.rewards.verifiers.choice import Choice
 from tutelage.rewards.verifiers.constraints import Constraints
 from tutelage.rewards.verifiers.exact import Exact
 from tutelage.rewards.verifiers.maths import Maths
 from tutelage.rewards.verifiers.number import FinalNumber
-from tutelage.rewards.verifiers.python_tests import PythonTests
+from tutelage.rewards.verifiers.registry import load_verifier
 from tutelage.rewards.verifiers.verifier import Verifier
 
 Case = tuple[str, Prompt, str, bool]
@@ -105,22 +103,6 @@ def code_cases(row: dict[str, Any], rng: random.Random) -> Iterator[Case]:
     yield "python_tests", prompt, "I do not know.", False
 
 
-def trusting(solution: str, tests: Sequence[str], setup: str) -> Score:
-    """Runs trusted code in a plain process."""
-    program = "\n".join([solution, setup, *tests, "print('passed')"])
-    try:
-        done = subprocess.run(
-            [sys.executable, "-I", "-W", "ignore", "-c", program],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            stdin=subprocess.DEVNULL,
-        )
-    except subprocess.TimeoutExpired:
-        return Score(0.0)
-    return Score(float(done.returncode == 0 and done.stdout.endswith("passed\n")))
-
-
 def cases_of(rows: Sequence[dict[str, Any]], code: bool) -> Iterator[Case]:
     """All cases of a file, drawn from one seed."""
     rng = random.Random(0)
@@ -166,7 +148,7 @@ def main() -> int:
     """Prints a table; fails where one verdict is wrong."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("folder", type=Path)
-    arguments.add_argument("--code", action="store_true", help="run the reference solutions")
+    arguments.add_argument("--code", action="store_true", help="run programs, in the sandbox")
     arguments.add_argument("--maths", action="store_true", help="numbers by math-verify as well")
     arguments.add_argument("--only", default="", help="files whose name contains this")
     given = arguments.parse_args()
@@ -175,8 +157,9 @@ def main() -> int:
         "choice": Choice(),
         "exact": Exact(),
         "constraints": Constraints(),
-        "python_tests": PythonTests(trusting),
     }
+    if given.code:
+        verifiers["python_tests"] = load_verifier("python_tests")
     if given.maths:
         verifiers["maths"] = Maths(seconds=20.0)
     failed = 0

@@ -11,6 +11,7 @@ from tutelage.rewards.verifiers.json_schema import JsonSchema
 from tutelage.rewards.verifiers.maths import Maths
 from tutelage.rewards.verifiers.number import FinalNumber
 from tutelage.rewards.verifiers.regex import Regex
+from tutelage.rewards.verifiers.sandboxed_tests import sandboxed_python_tests
 from tutelage.rewards.verifiers.verifier import Verifier
 
 __all__ = ["VERIFIERS", "load_verifier", "verifier_label"]
@@ -20,6 +21,7 @@ VERIFIERS: Mapping[str, Callable[[], Verifier]] = {
     "maths": Maths,
     "choice": Choice,
     "exact": Exact,
+    "python_tests": sandboxed_python_tests,
     "constraints": Constraints,
     "constraints_share": partial(Constraints, share=True),
 }
@@ -35,6 +37,7 @@ def load_verifier(name: str) -> Verifier:
     Raises:
         ConfigError: there is none of that name, or its argument is missing or of no use.
         MissingExtraError: it needs a library that is not installed.
+        SandboxUnavailable: it runs code, and a layer of the sandbox is missing here.
     """
     kind, colon, argument = name.partition(":")
     if colon and kind in WITH_ARGUMENT:
