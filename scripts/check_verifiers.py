@@ -97,7 +97,7 @@ def code_cases(row: dict[str, Any], rng: random.Random) -> Iterator[Case]:
     prompt = prompt_of(row)
     solution = row["solution"]
     yield "python_tests", prompt, f"```python\n{row.get('prefix', '')}{solution}\n```", True
-    body = solution.replace("return ", "return None and ")
+    body = solution.replace("return ", "return [0.1] if True else ")
     if body != solution:
         yield "python_tests", prompt, body, False
     yield "python_tests", prompt, "I do not know.", False
