@@ -11,10 +11,14 @@ from tutelage.errors import DataError
 
 __all__ = ["SPLITS", "Split", "Sum", "sums"]
 
+Operator = Literal["+", "-"]
 Split = Literal["train", "rl", "held_out", "test"]
 
 SPLITS: Mapping[Split, float] = {"train": 0.5, "rl": 0.3, "held_out": 0.1, "test": 0.1}
 """Share of all sums in each split."""
+
+
+_OPERATORS: tuple[Operator, ...] = ("+", "-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,7 @@ class Sum:
     """
 
     left: int
-    operator: Literal["+", "-"]
+    operator: Operator
     right: int
     digits: int = 2
     """Width of the operands."""
@@ -72,7 +76,7 @@ def sums(split: Split, digits: int, count: int | None, seed: int) -> list[Sum]:
     numbers = range(10**digits)
     found = [
         each
-        for left, operator, right in product(numbers, ("+", "-"), numbers)
+        for left, operator, right in product(numbers, _OPERATORS, numbers)
         if (each := Sum(left, operator, right, digits)).split == split
     ]
     count = len(found) if count is None else count
