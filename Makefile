@@ -52,8 +52,8 @@ torture: setup ## kill training stages 200 times at random moments and resume th
 	KILLS=200 HANGS=all $(PYTEST) -s --timeout 7200 tests/unit/pipeline/stages/test_kills.py \
 		tests/unit/pipeline/stages/test_hangs.py
 
-soak: setup ## train a toy for SOAK_MINUTES (10) and watch memory, open files and threads
-	$(PYTEST) -m soak -s --timeout 0 tests/unit/pipeline/stages/test_soak.py
+soak: setup ## train a toy for SOAK_MINUTES (10), ask a service 10,000 times; watch memory, files and threads
+	$(PYTEST) -m soak -s --timeout 0 tests/unit/pipeline/stages/test_soak.py tests/unit/rewards/test_service.py
 
 docs: setup ## write docs/configuration.md from the configuration models
 	$(BIN)/tutelage config --reference > docs/configuration.md

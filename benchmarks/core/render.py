@@ -1,6 +1,6 @@
 """Turns records into the tables of docs/performance.md.
 
-Ratios only: seconds depend on the machine and stay in the JSON files.
+Ratios: seconds depend on the machine and stay in the JSON files, but for rows without a peer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,13 @@ __all__ = ["BEGIN", "END", "insert", "tables"]
 BEGIN = "<!-- tables begin: python -m benchmarks --render -->"
 END = "<!-- tables end -->"
 
-_UNITS = {"wall_s": "wall", "cpu_s": "CPU", "device_s": "device"}
+_UNITS = {
+    "wall_s": "wall",
+    "cpu_s": "CPU",
+    "device_s": "device",
+    "device_bytes": "device memory",
+    "idle": "idle share",
+}
 
 
 def insert(page: Path, content: str) -> None:
@@ -59,7 +65,20 @@ def _result_lines(row: Row, record: Mapping[str, Any] | None) -> list[str]:
     if record["status"] != "ok":
         return [f"| {row.name} | | {record['status']} | | | {row.goal} |", *absent]
     pairs = list(dict.fromkeys((r["ours"], r["peer"]) for r in record["ratios"]))
+    if not pairs:
+        ours = (name for name, side in record["sides"].items() if "median" in side)
+        return [*(_lone_line(row, record, name) for name in ours), *absent]
     return [*(_pair_line(row, record, *pair) for pair in pairs), *absent]
+
+
+def _lone_line(row: Row, record: Mapping[str, Any], name: str) -> str:
+    """Of a side without a peer: its own figure, which is the machine's as much as the side's."""
+    first = row.quantities[0]
+    found, spread = (record["sides"][name][key][first] for key in ("median", "spread"))
+    share = record.get("limit", {}).get("share", {})
+    reached = f"{share[name]:.0%}" if name in share else ""
+    figure = f"{_UNITS.get(first, first)} {found:.3g}{' s' * first.endswith('_s')}"
+    return f"| {row.name} | {name}, no peer | {figure} | {spread:.0%} | {reached} | {row.goal} |"
 
 
 def _pair_line(row: Row, record: Mapping[str, Any], ours: str, peer: str) -> str:

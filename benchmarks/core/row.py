@@ -2,14 +2,17 @@
 
 Row ── Side "tutelage"      workload in this project's environment
     ├─ Side "TRL default"   workload in the peer's environment
-    └─ Side "TRL tuned"
+    ├─ Side "TRL tuned"
+    └─ Side "vLLM"          workload in an environment of vLLM's own
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, Protocol, Self
 
 __all__ = ["Check", "NotAvailable", "Row", "Side", "Workload", "clocks"]
+
+Device = Literal["cpu", "cuda"]
 
 
 class NotAvailable(Exception):
@@ -64,7 +67,7 @@ class Side:
     workload: str
     """`module:Class`, constructed with `options` as keyword arguments."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    environment: Literal["tutelage", "peer"] = "tutelage"
+    environment: Literal["tutelage", "peer", "vllm"] = "tutelage"
     format: str = "float32"
     """Of its matrix products: which limit it is held against."""
     gated: bool = False
@@ -74,6 +77,12 @@ class Side:
     def ours(self) -> bool:
         """Whether it is this project's side."""
         return self.environment == "tutelage"
+
+    def on(self, device: Device) -> Self:
+        """The same work on another device, where it says on which it is."""
+        if "device" not in self.options:
+            return self
+        return replace(self, options={**self.options, "device": device})
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,18 @@ class Row:
     """Whether it runs when no row is named."""
     fresh: bool = False
     """Whether each repeat has a process of its own."""
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Device = "cpu"
     work: Mapping[str, Any] | None = None
     """Keyword arguments of `benchmarks.sides.limits.least_seconds`, where a limit is known: all
     but format and rates, which are the sides' and the machine's."""
+
+    def on(self, device: Device) -> Self:
+        """The same row on another device, compared by that device's clocks."""
+        clock = dict(zip(clocks(self.device), clocks(device), strict=True))
+        compared = [clock.get(name, name) for name in self.quantities]
+        return replace(
+            self,
+            device=device,
+            sides=[side.on(device) for side in self.sides],
+            quantities=[name for name in compared if device == "cuda" or name != "device_bytes"],
+        )

@@ -116,8 +116,8 @@ def _prepared(
     side: Side, stack: ExitStack, open_side: Open, record: dict[str, Any]
 ) -> SideProcess | None:
     """Opens a side and passes it through its gate; None when it is not available."""
-    process = stack.enter_context(open_side(side))
     try:
+        process = stack.enter_context(open_side(side))
         versions = process.prepare()
     except NotAvailable as reason:
         record["sides"][side.name] = {"ours": side.ours, "not_available": str(reason)}

@@ -103,25 +103,41 @@ def turn(
 
 
 def _timed(workload: Any) -> dict[str, float]:
-    begin = _mark_on_device()
+    begin, held = _mark_on_device(), _device_bytes(anew=True)
     wall, cpu = time.perf_counter(), time.process_time()
     figures = workload.run()
     end = _mark_on_device()
     measured = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
     if begin is not None and end is not None:
         measured["device_s"] = begin.elapsed_time(end) / 1000.0
+        measured["device_bytes"] = _device_bytes() - held
     return {**measured, **figures}
 
 
 def _mark_on_device() -> Any:
     """An event on the GPU, all work before it done; None where no GPU is in use."""
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
+    torch = _torch_on_a_gpu()
+    if torch is None:
         return None
     event = torch.cuda.Event(enable_timing=True)
     event.record()
     torch.cuda.synchronize()
     return event
+
+
+def _device_bytes(*, anew: bool = False) -> float:
+    """The most bytes that tensors have held on the GPU; `anew` begins again with what is held."""
+    torch = _torch_on_a_gpu()
+    if torch is None:
+        return 0.0
+    if anew:
+        torch.cuda.reset_peak_memory_stats()
+    return float(torch.cuda.max_memory_allocated())
+
+
+def _torch_on_a_gpu() -> Any:
+    torch = sys.modules.get("torch")
+    return torch if torch is not None and torch.cuda.is_initialized() else None
 
 
 def _versions() -> dict[str, str]:

@@ -3,7 +3,22 @@
 from collections.abc import Callable
 
 from benchmarks.core.row import Row
-from benchmarks.rows import decode, learning, memory, overhead, ppo, rollout, scoring, start, update
+from benchmarks.rows import (
+    decode,
+    head,
+    idle,
+    learning,
+    memory,
+    overhead,
+    overlap,
+    ppo,
+    refresh,
+    rollout,
+    scoring,
+    start,
+    training,
+    update,
+)
 
 __all__ = ["ROWS"]
 
@@ -30,7 +45,16 @@ ROWS: dict[str, Callable[[bool], Row]] = {
     "H1b": decode.h1b,
     "H1c": decode.h1c,
     "H2": rollout.h2,
+    "H3": training.h3,
+    "H3b": training.h3b,
+    "H3c": training.h3c,
     "H4": ppo.h4,
     "H4b": ppo.h4b,
+    "H5": refresh.h5,
+    "H5b": refresh.h5b,
+    "H6": head.h6,
+    "H6b": head.h6b,
+    "H7": overlap.h7,
+    "H8": idle.h8,
 }
 """Row by name; the argument asks for a version of toy size."""

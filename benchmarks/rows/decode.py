@@ -5,7 +5,8 @@ distribution, the log-probability of each drawn token returned.
 
     ours   `LocalEngine.generate`
     peers  transformers `generate` with its scores, and `generate_batch` with log-probabilities
-           (continuous batching; cache and batch limits set on CPU, where its own are far off)
+           (continuous batching; cache and batch limits set on CPU, where its own are far off);
+           vLLM for CPUs where it can be installed
 
 Weights are in the row's format on all sides. The limit is the roofline: what memory must be
 read and what products must be made for every token.
@@ -73,6 +74,7 @@ def _row(
     }
     options = {"requests": requests, "dtype": dtype, "device": device}
     module = "benchmarks.sides.rollouts"
+    vllm = Side("vLLM", "benchmarks.sides.vllm_engine:VLLM", options, "vllm", dtype)
     return Row(
         name,
         f"decode, {shape} {dtype}, batch {batch}, prompt {prompt}, {answer} new",
@@ -88,6 +90,7 @@ def _row(
             ),
             Side("generate", f"{module}:Generate", options, "peer", dtype),
             Side("generate_batch", f"{module}:GenerateBatch", options, "peer", dtype),
+            *([vllm] if device == "cpu" else []),
         ],
         quantities=clocks(device),
         device=device,  # type: ignore[arg-type]

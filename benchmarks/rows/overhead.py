@@ -72,18 +72,21 @@ class OurOverhead(OurUpdate):
 
         with profile() as profiler:
             figures = super().run()
-        total = _span(profiler)
-        return {**figures, "outside": 1.0 - inside(profiler.key_averages()) / total}
+        return {**figures, **self.read(profiler)}
+
+    def read(self, profiler: Any) -> dict[str, float]:
+        """What the profiler has seen of an update."""
+        return _outside(profiler)
 
 
 class TRLOverhead:
     """The epochs of one call of TRL's `train` under the profiler."""
 
-    def __init__(self, requests: Mapping[str, Any], epochs: int) -> None:
-        """Takes `Requests` as a mapping."""
+    def __init__(self, requests: Mapping[str, Any], epochs: int, **options: Any) -> None:
+        """Takes `Requests` as a mapping; further options are those of `TRLTrainer`."""
         from benchmarks.sides.trl_ppo import TRLTrainer
 
-        self.trainer = TRLTrainer(requests, epochs, bf16=False, only="update")
+        self.trainer = TRLTrainer(requests, epochs, only="update", **{"bf16": False, **options})
 
     def prepare(self) -> None:
         """Builds the trainer and runs one update."""
@@ -102,8 +105,15 @@ class TRLOverhead:
     def run(self) -> dict[str, float]:
         """Share outside, and the real response tokens."""
         figures = self.trainer.run()
-        total = _span(self.profiler)
-        return {**figures, "outside": 1.0 - inside(self.profiler.key_averages()) / total}
+        return {**figures, **self.read(self.profiler)}
+
+    def read(self, profiler: Any) -> dict[str, float]:
+        """What the profiler has seen of an update."""
+        return _outside(profiler)
+
+
+def _outside(profiler: Any) -> dict[str, float]:
+    return {"outside": 1.0 - inside(profiler.key_averages()) / _span(profiler)}
 
 
 def inside(averages: Any) -> float:

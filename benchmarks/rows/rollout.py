@@ -5,7 +5,8 @@ lengths forced from a seeded list, log-probabilities returned. Only real answer 
 
     ours   `LocalEngine.generate`
     peers  TRL's `batch_generation`, which keeps the scores of every position, in its default
-           chunks and in one chunk as large as the rollout; transformers `generate_batch`
+           chunks and in one chunk as large as the rollout; transformers `generate_batch`; vLLM
+           for CPUs where it can be installed
 """
 
 from collections.abc import Mapping
@@ -50,6 +51,7 @@ def _row(
         "answer": answer,
     }
     options = {"requests": requests, "dtype": dtype, "device": device}
+    vllm = Side("vLLM", "benchmarks.sides.vllm_engine:VLLM", options, "vllm", dtype)
     engine, batch = "benchmarks.sides.rollouts", "benchmarks.rows.rollout:TRLBatchGeneration"
     return Row(
         name,
@@ -70,6 +72,7 @@ def _row(
                 f"TRL tuned, chunks of {count}", batch, {**options, "chunk": count}, "peer", dtype
             ),
             Side("generate_batch", f"{engine}:GenerateBatch", options, "peer", dtype),
+            *([vllm] if device == "cpu" else []),
         ],
         quantities=clocks(device),
         device=device,  # type: ignore[arg-type]

@@ -59,20 +59,29 @@ class OurUpdate:
         epochs: int = 1,
         microbatch_tokens: int = 1024,
         device: str = "cpu",
+        **options: Any,
     ) -> None:
-        """`microbatch_tokens` is the budget of one forward and backward pass."""
+        """`microbatch_tokens` is the budget of one forward and backward pass.
+
+        Further options are those of `benchmarks.sides.learning.Actors`.
+        """
         from benchmarks.sides.requests import Requests
 
         self.requests = Requests(**requests)
         self.dtype, self.epochs, self.device = dtype, epochs, device
-        self.microbatch_tokens = microbatch_tokens
+        self.microbatch_tokens, self.options = microbatch_tokens, options
 
     def prepare(self) -> None:
         """Runs `ppo` up to its update, and that once."""
         from benchmarks.sides import learning
 
         self.actors = learning.Actors(
-            self.requests, self.epochs, self.dtype, self.microbatch_tokens, self.device
+            self.requests,
+            self.epochs,
+            self.dtype,
+            self.microbatch_tokens,
+            self.device,
+            **self.options,
         )
         steps = self.actors.steps(
             self.requests, self.actors.scripted(self.requests), learning.no_reward

@@ -93,8 +93,12 @@ class Actors:
         head_tokens: int = BatchConfig().head_tokens,
         trunk: Literal["own", "shared"] = "own",
         frozen_layers: int = 0,
+        critic_shape: str | None = None,
     ) -> None:
-        """Random weights from the seeds that the peer takes."""
+        """Random weights from the seeds that the peer takes.
+
+        `critic_shape` is that of a critic with a trunk of its own, the policy's when absent.
+        """
         shape, compute = requests.shape, ours.DTYPES[dtype]
         self.settings = ppo_settings(
             requests, epochs, dtype, microbatch_tokens, learning_rate, kl, head_tokens
@@ -112,7 +116,9 @@ class Actors:
         self.critic: Critic = (
             SharedCritic(self.policy)
             if trunk == "shared"
-            else Critic(shapes.classifier(shape, seed + 2, device), compute).to(device)
+            else Critic(
+                shapes.classifier(critic_shape or shape, seed + 2, device, words_of=shape), compute
+            ).to(device)
         )
         torch.nn.init.normal_(self.critic.head.weight, std=0.1)
         self.tokenizer = words_tokenizer(shapes.SHAPES[shape]["vocab_size"])

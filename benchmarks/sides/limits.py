@@ -5,6 +5,8 @@
     scoring    2 N flops per real token, per model
     updates    6 N flops per real token, epoch and trained model
     frozen     2 N flops per real token, once; a head tied to frozen embeddings 4 N in each epoch
+    head       8 N flops per row: logits that are not kept are computed twice
+    refresh    float32 weights read, and written in the engine's format
 
 N counts the weights in matrix products, the head once; a model with a score instead of a
 vocabulary has no head. Padding is nobody's due. Rates are measured in the same run.
@@ -75,7 +77,7 @@ def least_seconds(
     """Seconds that the work takes at the machine's full rates.
 
     Args:
-        kind: decode or rollout, score, update, or ppo, which is all three.
+        kind: decode or rollout, score, update, or ppo, which is all three; head, refresh.
         requests: `Requests` as a mapping.
         dtype: format of weights and products.
         rates: `flops` and `bytes_per_s`.
@@ -99,6 +101,11 @@ def least_seconds(
             scored = _weights(asked, trunks) - _frozen(asked, frozen_layers)
             flops = 2 * scored + _update(asked, epochs, trunks, frozen_layers)
             return _decode(asked, dtype, rates) + flops * asked.real_tokens / rates["flops"]
+        case "head":
+            return 8 * weights(asked.shape)[1] * sum(asked.lengths) / rates["flops"]
+        case "refresh":
+            moved = BYTES["float32"] + BYTES[dtype]
+            return moved * _weights(asked, 0) / rates["bytes_per_s"]
     raise ValueError(f"no limit is known for {kind!r}")
 
 

@@ -24,6 +24,16 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 1,
         "intermediate_size": 64,
     },
+    "micro qwen3": {
+        "model_type": "qwen3",
+        "vocab_size": 256,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 32,
+        "intermediate_size": 64,
+    },
     "tiny": {
         "model_type": "llama",
         "vocab_size": 2048,
@@ -64,12 +74,11 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-def _config(shape: str, **labels: int) -> Any:
-    sizes = dict(SHAPES[shape])
+def _config(shape: str, **others: int) -> Any:
+    sizes = {**SHAPES[shape], **others}
     return AutoConfig.for_model(
         sizes.pop("model_type"),
         **sizes,
-        **labels,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
         pad_token_id=PAD,
@@ -86,11 +95,14 @@ def causal_lm(shape: str, seed: int, device: str = "cpu") -> Any:
     return AutoModelForCausalLM.from_config(_config(shape)).to(device)
 
 
-def classifier(shape: str, seed: int, device: str = "cpu") -> Any:
-    """The same shape with one score instead of a vocabulary: reward and value models."""
+def classifier(shape: str, seed: int, device: str = "cpu", words_of: str | None = None) -> Any:
+    """The same shape with one score instead of a vocabulary: reward and value models.
+
+    It reads the vocabulary of the shape `words_of`, its own when absent.
+    """
     torch.manual_seed(seed)
-    model = AutoModelForSequenceClassification.from_config(_config(shape, num_labels=1))
-    return model.to(device)
+    config = _config(shape, num_labels=1, vocab_size=SHAPES[words_of or shape]["vocab_size"])
+    return AutoModelForSequenceClassification.from_config(config).to(device)
 
 
 def weights(shape: str) -> tuple[int, int]:

@@ -8,7 +8,6 @@ functions that it calls in between: `np.random.permutation` at the head of each 
 
 import functools
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 import transformers
 
 from benchmarks.sides import shapes
+from benchmarks.sides.clock import now
 from benchmarks.sides.forcing import ForcedLengths
 from benchmarks.sides.requests import Requests
 from benchmarks.sides.tokenizer import words_tokenizer
@@ -41,6 +41,7 @@ class TRLTrainer:
         chunk: int = 64,
         only: str | None = None,
         device: str = "cpu",
+        critic_shape: str | None = None,
     ) -> None:
         """TRL's own defaults are bf16 autocast, micro-batches of 8 rows and chunks of 64.
 
@@ -52,11 +53,12 @@ class TRLTrainer:
             chunk: `local_rollout_forward_batch_size`.
             only: `update` counts the epochs alone and takes the rollout as given.
             device: where the trainer puts its models by itself.
+            critic_shape: of the value model, the policy's when absent.
         """
         self.requests = Requests(**requests)
         self.epochs, self.bf16, self.microbatch, self.chunk = epochs, bf16, microbatch, chunk
         self.only = only
-        self.device = device
+        self.device, self.critic_shape = device, critic_shape
         self.at_first_epoch: Callable[[], None] = lambda: None
         self.after_last_epoch: Callable[[], None] = lambda: None
 
@@ -91,7 +93,7 @@ class TRLTrainer:
             model=policy,
             ref_model=shapes.causal_lm(shape, seed),
             reward_model=shapes.classifier(shape, seed + 1),
-            value_model=shapes.classifier(shape, seed + 2),
+            value_model=shapes.classifier(self.critic_shape or shape, seed + 2, words_of=shape),
             train_dataset=Dataset.from_dict({"input_ids": requests.prompts}),
         )
         self._watch()
@@ -128,22 +130,17 @@ class TRLTrainer:
         def at_an_epoch(*arguments: Any) -> Any:
             if not self._clocks:
                 self.at_first_epoch()
-                self._clocks.append(self._now())
+                self._clocks.append(now(self.device))
             return permutation(*arguments)
 
         def after_the_epochs(*arguments: Any) -> Any:
             if len(self._clocks) == 1:
-                self._clocks.append(self._now())
+                self._clocks.append(now(self.device))
                 self.after_last_epoch()
             return gather(*arguments)
 
         numpy.random.permutation = at_an_epoch
         self.trainer.accelerator.gather_for_metrics = after_the_epochs
-
-    def _now(self) -> tuple[float, float]:
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter(), time.process_time()
 
     def run(self) -> dict[str, float]:
         """One update; with `only="update"` the clocks are those of the epochs."""

@@ -16,6 +16,7 @@ from cyclopts import App, CycloptsError
 from tutelage.cli.lab import build_lab_app
 from tutelage.cli.plan import plan
 from tutelage.cli.run import resume, run
+from tutelage.cli.serve import serve_reward
 from tutelage.cli.stages import STAGE_COMMANDS, stage_command
 from tutelage.cli.tools import compare, config, report, validate
 from tutelage.errors import TutelageError
@@ -97,6 +98,7 @@ def build_app() -> App:
         "resume": resume,
         "plan": plan,
         **{kind: stage_command(section) for kind, section in STAGE_COMMANDS.items()},
+        "serve-reward": serve_reward,
         "report": report,
         "compare": compare,
         "validate": validate,

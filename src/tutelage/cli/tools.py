@@ -1,7 +1,7 @@
 """`tutelage report`, `tutelage compare`, `tutelage validate` and `tutelage config`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -12,6 +12,9 @@ from tutelage.errors import ConfigError
 from tutelage.pipeline.finish import open_console, show_report
 from tutelage.tracking.comparison import Comparison
 from tutelage.tracking.reader import read_run
+
+if TYPE_CHECKING:
+    from tutelage.data.validate import FileSummary
 
 __all__ = ["compare", "config", "report", "validate"]
 
@@ -52,7 +55,7 @@ def compare(*runs: Path, output: Path | None = None) -> None:
     folder = output or Path("runs") / f"{comparison.runs[0].name}-compared"
     comparison.write(folder)
     console = open_console()
-    console.print(comparison.overview.table())
+    console.print(comparison.overview)
     written = f"{folder / 'comparison.md'}, {folder / 'comparison.json'}"
     console.print(written, markup=False, highlight=False, soft_wrap=True)
 
@@ -63,6 +66,7 @@ def validate(
     against: Annotated[
         tuple[Path, ...], Parameter(negative=(), show_default=False, consume_multiple=True)
     ] = (),
+    near: float | None = None,
     most: int = 100,
 ) -> int:
     """Checks data files: every fault by file, line and reason; exit code 2 where there is one.
@@ -80,6 +84,9 @@ def validate(
         it each row is checked against the schema it looks like.
     against
         Files none of whose prompts may occur in the others: the evaluation's.
+    near
+        Warn of texts that are nearly another of the file, or nearly a prompt of the files in
+        `--against`: the share, 0.8 say, of the runs of five words of either that both have.
     most
         Faults and warnings shown; all are counted.
     """
@@ -87,7 +94,7 @@ def validate(
 
     if not files:
         raise ConfigError("no file to check: tutelage validate FILE...")
-    outcome = check(files, schema=schema, against=against, max_listed=most)
+    outcome = check(files, schema=schema, against=against, near=near, max_listed=most)
     for fault in outcome.faults:
         print(fault)
     for warning in outcome.warnings:
@@ -98,8 +105,18 @@ def validate(
             f"{summary.schema or 'no known schema'}, {_counted(summary.faults, 'fault')}, "
             f"{_counted(summary.warnings, 'warning')}, "
             f"{_counted(summary.duplicates, 'duplicate')}, {_counted(summary.leaks, 'leak')}"
+            f"{_nearly(summary)}"
         )
     return 0 if outcome.ok else _WRONG_DATA
+
+
+def _nearly(summary: "FileSummary") -> str:
+    if summary.near_duplicates is None or summary.near_leaks is None:
+        return ""
+    return (
+        f", {_counted(summary.near_duplicates, 'near-duplicate')}, "
+        f"{_counted(summary.near_leaks, 'near-leak')}"
+    )
 
 
 def _counted(number: int, noun: str) -> str:

@@ -12,6 +12,14 @@ from tutelage.config.online_dpo import OnlineDPOConfig
 from tutelage.config.ppo import PPOConfig
 from tutelage.config.recipe import CheckpointConfig, Recipe, TrackersConfig, referenced_name
 from tutelage.config.reinforce import ReinforceConfig, ReinforcePPConfig
+from tutelage.config.reward import (
+    DeadlinesConfig,
+    FormatConfig,
+    LengthPenaltyConfig,
+    RemoteRewardConfig,
+    RepetitionConfig,
+    RewardConfig,
+)
 from tutelage.config.rloo import RLOOConfig
 from tutelage.config.rounds import (
     ClippedConfig,
@@ -40,7 +48,7 @@ from tutelage.config.stages import (
     SplitStage,
     Stage,
 )
-from tutelage.config.train import LengthPenaltyConfig, RewardConfig, TrainStage
+from tutelage.config.train import TrainStage
 from tutelage.config.training import BatchConfig, OptimizerConfig, PrecisionConfig
 
 __all__ = [
@@ -52,8 +60,10 @@ __all__ = [
     "CurriculumConfig",
     "DPOConfig",
     "DPOStage",
+    "DeadlinesConfig",
     "EnvironmentConfig",
     "EvaluateStage",
+    "FormatConfig",
     "GRPOConfig",
     "HelpdeskStage",
     "KLConfig",
@@ -76,6 +86,8 @@ __all__ = [
     "Reference",
     "ReinforceConfig",
     "ReinforcePPConfig",
+    "RemoteRewardConfig",
+    "RepetitionConfig",
     "RewardConfig",
     "RewardPhase",
     "RewardStage",

@@ -82,6 +82,8 @@ def _allowed(shape: Shape) -> str:
         return f"{_link(shape.section)}{null}"
     if item is not None and variants(item):
         return "names, each with one of [Stages](#stages)"
+    if item is not None and item.section is not None and shape.is_mapping:
+        return f"names, each with a {_link(item.section)}"
     if item is not None and item.section is not None:
         return f"a list of {_link(item.section)}"
     return shape.describe()

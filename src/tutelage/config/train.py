@@ -1,13 +1,10 @@
-"""The stage that trains a policy against a reward: what is rewarded, and which algorithm learns."""
+"""The stage that trains a policy against a reward, and which algorithm learns."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self
 
 from pydantic import (
-    Field,
-    NonNegativeFloat,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     SerializerFunctionWrapHandler,
     model_serializer,
@@ -15,17 +12,17 @@ from pydantic import (
 )
 
 from tutelage.config.adapters import LoRAConfig
-from tutelage.config.base import Section
 from tutelage.config.environment import EnvironmentConfig
 from tutelage.config.grpo import GRPOConfig
 from tutelage.config.online_dpo import OnlineDPOConfig
 from tutelage.config.ppo import PPOConfig
 from tutelage.config.reinforce import ReinforceConfig, ReinforcePPConfig
+from tutelage.config.reward import RewardConfig
 from tutelage.config.rloo import RLOOConfig
 from tutelage.config.rounds import RoundsConfig
 from tutelage.config.stage import Reference, StageSection
 
-__all__ = ["LengthPenaltyConfig", "RewardConfig", "TrainStage"]
+__all__ = ["TrainStage"]
 
 _SECTIONS = {
     "ppo": "ppo",
@@ -40,37 +37,6 @@ _SECTIONS = {
 
 def _algorithm(section: str) -> str:
     return next(name for name, key in _SECTIONS.items() if key == section)
-
-
-class LengthPenaltyConfig(Section):
-    """-coefficient * max(0, tokens - threshold), in units of the reward model's sigma."""
-
-    coefficient: NonNegativeFloat | Literal["auto"] = "auto"
-    """Penalty per token; auto takes `slope_factor` times the reward model's own slope."""
-    threshold: NonNegativeFloat | Literal["auto"] = "auto"
-    """Tokens that cost nothing; auto takes the 90 % quantile of the reference's lengths."""
-    slope_factor: PositiveFloat = 1.5
-    """Below 1 the penalty is smaller than what the reward model pays for a token."""
-
-
-class RewardConfig(Section):
-    """What the policy is rewarded for: the parts add up."""
-
-    model: Reference | None = None
-    """The reward model."""
-    clip: PositiveFloat | None = None
-    """Bound on the reward model's score, in its sigmas."""
-    length: LengthPenaltyConfig | None = None
-    """Penalty on long completions."""
-    functions: dict[str, float] = Field(default_factory=dict)
-    """Python functions `path.py:name` with their weights."""
-    verifiers: dict[str, float] = Field(default_factory=dict)
-    """Verifiers of answers with their weights, such as `final_number`: docs/verifiers.md."""
-
-    def references(self) -> Iterator[str]:
-        """The reward model."""
-        if self.model is not None:
-            yield self.model
 
 
 class TrainStage(StageSection):

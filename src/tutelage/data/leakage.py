@@ -10,7 +10,7 @@ from typing import Any
 
 from tutelage.data.text import normalize
 
-__all__ = ["PromptIndex"]
+__all__ = ["PromptIndex", "asked"]
 
 _PLAIN = ("text", "sent_more", "sent_less")
 """Fields of rows without a conversation whose whole text is the prompt."""
@@ -47,6 +47,25 @@ class PromptIndex:
                 place = self._places[key]
                 return self._files[place >> _LINE_BITS], place & (1 << _LINE_BITS) - 1
         return None
+
+
+def asked(row: Mapping[str, Any]) -> str:
+    """What a row of any schema asks: all that was said before its last answer, without system
+    messages; empty where it asks nothing.
+    """
+    conversation = row.get("prompt", row.get("messages"))
+    if not isinstance(conversation, list):
+        return next((row[key] for key in _PLAIN if isinstance(row.get(key), str)), "")
+    said: list[str] = []
+    end = 0
+    for message in conversation:
+        if not isinstance(message, dict) or not isinstance(message.get("content"), str):
+            break
+        if message.get("role") != "system":
+            said.append(message["content"])
+        if message.get("role") in ("user", "tool"):
+            end = len(said)
+    return "\n".join(said[:end])
 
 
 def _keys(row: Mapping[str, Any]) -> Iterator[int]:

@@ -2,7 +2,7 @@
 
 Faults make a file unusable: a key is missing, a type is wrong, the preferred text equals the
 other one, a prompt is also in the test set. Warnings are for a person to judge: special tokens
-within text, traces of a wrong encoding. Both name file and line.
+within text, traces of a wrong encoding, texts that are nearly another. Both name file and line.
 """
 
 from array import array
@@ -14,7 +14,8 @@ from typing import Any
 
 from tutelage.data.checking import CheckedRow, checked_rows
 from tutelage.data.jsonl import Fault, scan_jsonl
-from tutelage.data.leakage import PromptIndex
+from tutelage.data.leakage import PromptIndex, asked
+from tutelage.data.near import NearDuplicates
 from tutelage.data.schema import Schema
 from tutelage.data.text import normalize, suspicions
 from tutelage.errors import DataError
@@ -40,6 +41,10 @@ class FileSummary:
     """Rows whose texts another row before them has, ids aside."""
     leaks: int = 0
     """Rows that ask a prompt of the files to keep apart."""
+    near_duplicates: int | None = None
+    """Rows whose texts nearly are those of a row before them; None where nobody asked."""
+    near_leaks: int | None = None
+    """Rows that ask nearly a prompt of the files to keep apart."""
     too_long: int = 0
     """Rows over `max_length`, which a stage with that limit leaves out."""
     sources: Counter[str] = field(default_factory=Counter)
@@ -111,6 +116,7 @@ def validate(
     against: Sequence[str | Path] = (),
     max_length: int | None = None,
     length: Callable[[str], int] = len,
+    near: float | None = None,
     max_listed: int = 10_000,
 ) -> Report:
     """Reads files to their end and reports every fault.
@@ -121,26 +127,32 @@ def validate(
         against: files, of evaluation prompts say, none of whose prompts may occur in `paths`.
         max_length: length above which a row counts as too long.
         length: measures a text; characters unless a tokenizer's count is passed.
+        near: similarity, above 0 and up to 1, from which texts count as nearly the same: the share
+            of the runs of five words of either that both have. Left out, nobody looks.
         max_listed: faults, and warnings, kept with their text; all are counted.
 
     Raises:
-        DataError: `schema` is no schema, or a file is on both sides.
+        DataError: `schema` is no schema, `near` no such share, or a file is on both sides.
     """
     both = {Path(path).resolve() for path in paths} & {Path(path).resolve() for path in against}
     if both:
         raise DataError(f"{min(both)} cannot be compared with itself: name it on one side only")
+    if near is not None and not 0 < near <= 1:
+        raise DataError(f"near is {near:g}, expected a share above 0 and up to 1, such as 0.8")
     expected = _schema(schema)
     report = Report(max_listed=max_listed)
     kept_apart = _index(against, report)
     for path in paths:
         summary = _Summary(str(path), length, max_length)
+        if near is not None:
+            summary.near = _Near(near, against)
         for item in checked_rows(path, expected):
             if isinstance(item, Fault):
                 summary.result.faults += 1
                 report.add_fault(item)
             else:
                 summary.add(item, kept_apart, report)
-        report.files.append(summary.finish())
+        report.files.append(summary.finish(report))
     return report
 
 
@@ -162,8 +174,45 @@ def _index(paths: Sequence[str | Path], report: Report) -> PromptIndex:
     return prompts
 
 
+class _Near:
+    """What in one file nearly is another row of it, or nearly a prompt to keep apart."""
+
+    def __init__(self, threshold: float, against: Sequence[str | Path]) -> None:
+        self._rows, self._prompts = NearDuplicates(threshold), NearDuplicates(threshold)
+        self._apart: list[tuple[str, int]] = []
+        for path in against:
+            for item in scan_jsonl(path):
+                if not isinstance(item, Fault):
+                    self._prompts.add(asked(item[1]), len(self._apart))
+                    self._apart.append((str(path), item[0]))
+        self._known = len(self._prompts)
+
+    def add(self, checked: CheckedRow, *, duplicate: bool, leaked: bool) -> None:
+        """Remembers what is new in a row; what another says word for word is counted elsewhere."""
+        if not duplicate:
+            self._rows.add("\n".join(text for _, text in checked.texts), checked.line)
+        if self._known and not leaked:
+            self._prompts.add(asked(checked.row), checked.line)
+
+    def finish(self, file: FileSummary, report: Report) -> None:
+        """Counts what was found, and warns of each."""
+        near = self._rows.found()
+        leaks = self._prompts.found(self._known) if self._known else []
+        file.near_duplicates, file.near_leaks = len(near), len(leaks)
+        file.warnings += len(near) + len(leaks)
+        for line, earlier, similarity in near:
+            reason = f"is nearly line {earlier}, about {similarity:.0%} alike"
+            report.add_warning(Fault(file.file, line, reason))
+        for line, index, similarity in leaks:
+            place = ":".join(map(str, self._apart[index]))
+            reason = f"its prompt is nearly {place}, about {similarity:.0%} alike"
+            report.add_warning(Fault(file.file, line, reason))
+
+
 class _Summary:
     """Adds up one file row by row."""
+
+    near: _Near | None = None
 
     def __init__(self, file: str, length: Callable[[str], int], max_length: int | None) -> None:
         self.result = FileSummary(file)
@@ -178,7 +227,8 @@ class _Summary:
         file.rows += 1
         file.schema = checked.schema
         faults = list(checked.faults)
-        if len(kept_apart) and (leak := kept_apart.find(row)):
+        leak = kept_apart.find(row) if len(kept_apart) else None
+        if leak:
             file.leaks += 1
             faults.append(f"its prompt is also in {leak[0]}:{leak[1]}; remove it on one side")
         for reason in faults:
@@ -188,15 +238,19 @@ class _Summary:
             for reason in suspicions(text):
                 file.warnings += 1
                 report.add_warning(Fault(file.file, checked.line, f"{place} {reason}"))
-        self._count_duplicate([text for _, text in checked.texts])
+        duplicate = self._count_duplicate([text for _, text in checked.texts])
+        if self.near:
+            self.near.add(checked, duplicate=duplicate, leaked=leak is not None)
         # Statistics of a row that is not what it should be would mislead.
         if not checked.faults:
             self._count(checked, report)
 
-    def _count_duplicate(self, texts: list[str]) -> None:
+    def _count_duplicate(self, texts: list[str]) -> bool:
         content = hash(tuple(map(normalize, texts)))
-        self.result.duplicates += content in self._seen
+        duplicate = content in self._seen
+        self.result.duplicates += duplicate
         self._seen.add(content)
+        return duplicate
 
     def _count(self, checked: CheckedRow, report: Report) -> None:
         row = checked.row
@@ -232,8 +286,10 @@ class _Summary:
             reason = "the two texts differ in upper and lower case only"
             report.add_warning(Fault(self.result.file, line, reason))
 
-    def finish(self) -> FileSummary:
+    def finish(self, report: Report) -> FileSummary:
         """The summary with its quantiles and shares."""
+        if self.near:
+            self.near.finish(self.result, report)
         self.result.lengths = {
             part: _quantiles(sorted(lengths)) for part, lengths in self._lengths.items()
         }

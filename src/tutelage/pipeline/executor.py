@@ -23,7 +23,7 @@ from tutelage import errors
 from tutelage.config import CheckpointConfig, Stage
 from tutelage.errors import StallError, TutelageError
 from tutelage.pipeline.checkpoints import CheckpointPlace
-from tutelage.pipeline.fingerprint import describe_stage, difference
+from tutelage.pipeline.fingerprint import describe_stage, difference, without_new_defaults
 from tutelage.pipeline.interrupts import Interrupts
 from tutelage.pipeline.references import References
 from tutelage.pipeline.registry import STAGES, Registry
@@ -162,7 +162,8 @@ class Executor:
         folder = stage_path(self._place.folder, job.name)
         if (folder / MANIFEST).exists():
             manifest = load_manifest(folder)
-            reason = "forced" if job.force else difference(manifest, as_begun(manifest, info))
+            known = as_begun(manifest, without_new_defaults(info, job.stage, manifest))
+            reason = "forced" if job.force else difference(manifest, known)
             if not reason:
                 verify(folder)
                 self._note(job.name, "finished before, skipped")

@@ -5,11 +5,19 @@
     bytes of each file read ───────────┘
 
 A stage that ran again has a new manifest, so whatever reads it is run again too.
+
+Configurations are compared with their defaults filled in, so that a changed default counts. A key
+that an earlier version of Tutelage did not have is another matter: where it stands at its default,
+that version did the same without it, or `STAGE_FORMAT` has been raised.
 """
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_jsonable_python
 
 from tutelage.config import Section, Stage, TrainStage
 from tutelage.errors import DataError
@@ -18,10 +26,11 @@ from tutelage.tracking.fingerprint import file_fingerprint, fingerprint
 from tutelage.tracking.manifest import MANIFEST, Manifest, verify
 from tutelage.tracking.stage import StageInfo
 
-__all__ = ["STAGE_FORMAT", "describe_stage", "difference", "stage_seed"]
+__all__ = ["STAGE_FORMAT", "describe_stage", "difference", "stage_seed", "without_new_defaults"]
 
 STAGE_FORMAT = 1
-"""Raised when a stage of the same configuration writes other results than before."""
+"""Raised when a stage of the same configuration writes other results than before; so also when a
+new key's default does not do what was done without it."""
 
 
 def stage_seed(stage: Stage, name: str, recipe_seed: int) -> int:
@@ -41,15 +50,27 @@ def describe_stage(stage: Stage, seed: int, references: References) -> StageInfo
     """
     inputs = {name: _input(name, references) for name in dict.fromkeys(stage.references())}
     inputs |= _functions(stage)
-    config = stage.to_json()
+    return _identified(StageInfo(stage.kind, stage.to_json(), "", inputs, seed))
+
+
+def _identified(info: StageInfo) -> StageInfo:
     identity = {
         "format": STAGE_FORMAT,
-        "kind": stage.kind,
-        "config": _without_seed(config),
-        "seed": seed,
-        "inputs": inputs,
+        "kind": info.kind,
+        "config": _without_seed(info.config),
+        "seed": info.seed,
+        "inputs": info.inputs,
     }
-    return StageInfo(stage.kind, config, fingerprint(identity), inputs, seed)
+    return replace(info, fingerprint=fingerprint(identity))
+
+
+def without_new_defaults(info: StageInfo, stage: Stage, before: Manifest | StageInfo) -> StageInfo:
+    """The stage as the version of Tutelage that made `before` would describe it.
+
+    A key that the earlier configuration lacks is left out where it stands at its default. A key
+    that it has and this version lacks, or one that is not at its default, makes a difference.
+    """
+    return _identified(replace(info, config=_known(stage, dict(info.config), before.config)))
 
 
 def difference(before: Manifest | StageInfo, info: StageInfo) -> str:
@@ -65,6 +86,42 @@ def difference(before: Manifest | StageInfo, info: StageInfo) -> str:
     if before.seed != info.seed:
         return f"its seed changed from {before.seed} to {info.seed}"
     return "another version of Tutelage made it"
+
+
+def _known(
+    section: Section, config: Mapping[str, Any], before: Mapping[str, Any], usual: Any = None
+) -> dict[str, Any]:
+    """A section's values without the keys that are not in `before` and at their defaults.
+
+    `usual` is the section's own default, whose values are then the defaults of its keys.
+    """
+    kept = {}
+    for key, value in config.items():
+        default = _default(section, key, usual)
+        if key in before:
+            kept[key] = _known_value(getattr(section, key), value, before[key], default)
+        elif value != to_jsonable_python(default):
+            kept[key] = value
+    return kept
+
+
+def _known_value(value: Any, config: Any, before: Any, default: Any) -> Any:
+    if isinstance(value, Section) and isinstance(before, Mapping):
+        return _known(value, config, before, default if type(default) is type(value) else None)
+    if isinstance(value, (list, tuple)) and isinstance(before, list):
+        rows = zip(value, config, [*before, *[None] * len(config)], strict=False)
+        return [_known_value(*row, None) for row in rows]
+    return config
+
+
+_REQUIRED = "(no default)"
+
+
+def _default(section: Section, key: str, usual: Any) -> Any:
+    if usual is not None:
+        return getattr(usual, key)
+    field = type(section).model_fields[key]
+    return _REQUIRED if field.is_required() else field.get_default(call_default_factory=True)
 
 
 def _without_seed(config: Mapping[str, object]) -> dict[str, object]:

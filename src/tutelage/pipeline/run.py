@@ -17,7 +17,12 @@ from tutelage.config import Recipe, Stage
 from tutelage.errors import ConfigError
 from tutelage.pipeline.executor import Executor, Job, Workplace
 from tutelage.pipeline.extras import require_extras
-from tutelage.pipeline.fingerprint import describe_stage, difference, stage_seed
+from tutelage.pipeline.fingerprint import (
+    describe_stage,
+    difference,
+    stage_seed,
+    without_new_defaults,
+)
 from tutelage.pipeline.finish import finish_run, open_console, write_recipe
 from tutelage.pipeline.graph import (
     available_cores,
@@ -213,7 +218,8 @@ def _is_finished(stage: Stage, seed: int, output: Path) -> bool:
     if not (output / MANIFEST).is_file():
         raise ConfigError(f"{output} is not empty: choose another folder or delete it")
     manifest = load_manifest(output)
-    changed = difference(manifest, describe_stage(stage, seed, References()))
+    info = describe_stage(stage, seed, References())
+    changed = difference(manifest, without_new_defaults(info, stage, manifest))
     if changed:
         raise ConfigError(
             f"{output} holds a finished stage of kind {manifest.kind} made with other settings "

@@ -1,19 +1,18 @@
 """The rewards themselves: a reward model, a length penalty, a Python function."""
 
 import math
-import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from tutelage.algorithms import length_penalty
-from tutelage.data.python_file import load_callable
+from tutelage.data.function_call import call_function
 from tutelage.distributed import Cores
 from tutelage.models import RewardModel
 from tutelage.records import Completion, Prompt, Score, ScoreStatus
 
-__all__ = ["FunctionReward", "LengthPenalty", "ModelReward", "load_function"]
+__all__ = ["FunctionReward", "LengthPenalty", "ModelReward"]
 
 
 class ModelReward:
@@ -63,7 +62,10 @@ class LengthPenalty:
 
 
 class FunctionReward:
-    """A Python function of (prompt, completion) that returns a number, or None to abstain."""
+    """A Python function of (prompt, completion) that returns a number, or None to abstain.
+
+    Called here, without a time limit: `FunctionProcess` can end one that does not return.
+    """
 
     def __init__(self, function: Callable[[Prompt, Completion], Any], name: str) -> None:
         """Args: the function, and its name in messages."""
@@ -72,27 +74,7 @@ class FunctionReward:
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Score]:
         """Calls the function on each; an exception fails that score only."""
-        return [self._score(p, c) for p, c in zip(prompts, completions, strict=True)]
-
-    def _score(self, prompt: Prompt, completion: Completion) -> Score:
-        try:
-            value = self.function(prompt, completion)
-        except Exception as error:
-            return Score.failed(ScoreStatus.ERROR, f"{self.name} raised {error!r}")
-        if value is None:
-            return Score.failed(ScoreStatus.UNSCORABLE, f"{self.name} returned None")
-        expected = f"{self.name} returned {value!r}, expected a finite number"
-        if not isinstance(value, numbers.Real):
-            return Score.failed(ScoreStatus.ERROR, expected)
-        if not math.isfinite(value):
-            return Score.failed(ScoreStatus.NOT_FINITE, expected)
-        return Score(float(value))
-
-
-def load_function(path: str) -> FunctionReward:
-    """The function that `file.py:name` refers to.
-
-    Raises:
-        ConfigError: the file or the name in it does not exist, or the file cannot be run.
-    """
-    return FunctionReward(load_callable(path, "reward function"), path.rpartition(":")[2])
+        return [
+            call_function(self.function, self.name, prompt, completion)
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]

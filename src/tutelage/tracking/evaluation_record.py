@@ -174,6 +174,14 @@ class EvaluationRecord:
                 return found
         return None
 
+    def between(self, model: str, other: str, measure: str) -> Difference | None:
+        """Model minus other, also where the file states other minus model."""
+        stated = self.difference(model, measure, other)
+        reverse = self.difference(other, measure, model)
+        if stated or not reverse:
+            return stated
+        return Difference(model, other, measure, -reverse.mean, -reverse.high, -reverse.low)
+
     def decimals(self, measure: Measure) -> int:
         """Decimals that suit all models' values of one measure."""
         found = [it for model in self.models if (it := model.measures.get(measure.key))]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "NUM_COLOURS",
     "Point",
     "Series",
     "curves",
@@ -35,7 +36,9 @@ __all__ = [
 
 _INK, _MUTED, _GRID, _SURFACE = "#a1000a", "#a1000b", "#a1000c", "#a1000d"
 _VARIABLES = {_INK: "--ink", _MUTED: "--muted", _GRID: "--grid", _SURFACE: "--surface"}
-_SERIES = [f"#a1001{index}" for index in range(8)]
+NUM_COLOURS = 10
+"""Series colours of the page, `--series-0` and so on; an eleventh series has the first again."""
+_SERIES = [f"#a1001{index}" for index in range(NUM_COLOURS)]
 _VARIABLES |= {marker: f"--series-{index}" for index, marker in enumerate(_SERIES)}
 
 _SMOOTH_ABOVE = 60
@@ -249,7 +252,7 @@ def _arms(value: tuple[float, float, float]) -> list[list[float]]:
 
 
 def _colour(index: int) -> str:
-    return _SERIES[index % len(_SERIES)]
+    return _SERIES[index % NUM_COLOURS]
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tutelage.tracking.atomic import write_text_atomically
 from tutelage.tracking.evaluation_record import EvaluationRecord
 from tutelage.tracking.format import duration
+from tutelage.tracking.plots import NUM_COLOURS
 from tutelage.tracking.reader import RunRecord, read_run
 from tutelage.tracking.report_charts import (
     Colours,
@@ -63,6 +64,7 @@ def render_report(run_folder: Path) -> Path:
         lstrip_blocks=True,
     )
     environment.filters["typeset"] = typeset
+    environment.globals["num_colours"] = NUM_COLOURS
     page = environment.get_template("report.html.jinja").render(_content(run))
     path = run_folder / "report.html"
     write_text_atomically(path, page)

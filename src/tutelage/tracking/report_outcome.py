@@ -7,6 +7,7 @@ from tutelage.tracking.evaluation_record import EvaluationRecord, Measure, Model
 from tutelage.tracking.format import interval, number
 from tutelage.tracking.report_charts import Colours
 from tutelage.tracking.report_text import messages, shortened
+from tutelage.tracking.table import MOST_COLUMNS
 
 __all__ = ["difference_table", "headline_table", "length_control_rows", "side_by_side"]
 
@@ -16,7 +17,10 @@ _MINUS, _DASH = "\u2212", "\u2013"
 
 
 def headline_table(record: EvaluationRecord, colours: Colours) -> dict[str, Any]:
-    """A row per measure, a column per model, with a strip that shows the intervals."""
+    """For each measure its cells, one for each model, and a strip that shows the intervals.
+
+    Where `many` is set there are more models than columns fit: the page makes them its rows.
+    """
     rows = [
         {
             "label": measure.label,
@@ -33,6 +37,7 @@ def headline_table(record: EvaluationRecord, colours: Colours) -> dict[str, Any]
     return {
         "heads": heads,
         "rows": rows,
+        "many": len(record.models) > MOST_COLUMNS,
         "baseline": record.baseline.label,
         "n": f"{min(sizes):,}" if len(sizes) == 1 else "",
     }
@@ -40,25 +45,24 @@ def headline_table(record: EvaluationRecord, colours: Colours) -> dict[str, Any]
 
 def _strip(
     record: EvaluationRecord, measure: Measure, colours: Colours
-) -> list[dict[str, float | int]]:
-    """Each model's interval on the row's common scale, in per cent of the strip's width."""
-    found = [
-        (colours.model(model.name), model.measures[measure.key])
-        for model in record.models
-        if measure.key in model.measures
-    ]
-    low = min((estimate.low for _, estimate in found), default=0.0)
-    width = max((estimate.high for _, estimate in found), default=0.0) - low
-    if width <= 0:
-        return []
+) -> list[dict[str, float | int] | None]:
+    """Each model's interval on the measure's common scale, in per cent of the strip's width.
+
+    None where the model lacks the measure, and for all where they are one point.
+    """
+    found = [model.measures.get(measure.key) for model in record.models]
+    low = min((it.low for it in found if it), default=0.0)
+    width = max((it.high for it in found if it), default=0.0) - low
     return [
         {
-            "colour": colour,
+            "colour": colours.model(model.name),
             "low": round(100 * (estimate.low - low) / width, 1),
             "width": round(100 * (estimate.high - estimate.low) / width, 1),
             "mean": round(100 * (estimate.mean - low) / width, 1),
         }
-        for colour, estimate in found
+        if estimate and width > 0
+        else None
+        for model, estimate in zip(record.models, found, strict=True)
     ]
 
 
@@ -78,9 +82,19 @@ def _cell(record: EvaluationRecord, model: Model, measure: Measure) -> dict[str,
 
 
 def difference_table(record: EvaluationRecord) -> dict[str, Any] | None:
-    """The stated differences, one column per pair of models."""
+    """The stated differences of each measure, with a cell for each pair of models.
+
+    Of many models only those to the baseline: the number of pairs grows with its square.
+    """
     labels = {model.name: model.label for model in record.models}
-    pairs = list(dict.fromkeys((it.model, it.baseline) for it in record.differences))
+    many = len(record.models) > MOST_COLUMNS
+    pairs = list(
+        dict.fromkeys(
+            (it.model, it.baseline)
+            for it in record.differences
+            if not many or it.baseline == record.baseline.name
+        )
+    )
     rows = []
     for measure in record.measures:
         found = [record.difference(model, measure.key, baseline) for model, baseline in pairs]
@@ -99,7 +113,7 @@ def difference_table(record: EvaluationRecord) -> dict[str, Any] | None:
             unit = "points" if measure.unit == "%" else measure.unit
             rows.append({"label": measure.label, "unit": unit, "cells": cells})
     heads = [f"{labels.get(a, a)} {_MINUS} {labels.get(b, b)}" for a, b in pairs]
-    return {"heads": heads, "rows": rows} if rows else None
+    return {"heads": heads, "rows": rows, "many": many} if rows else None
 
 
 def length_control_rows(record: EvaluationRecord) -> list[dict[str, Any]]:

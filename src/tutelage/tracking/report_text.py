@@ -21,6 +21,6 @@ def shortened(text: str) -> str:
 
 
 def typeset(text: str) -> str:
-    """Numbers with a true minus sign, and intervals that do not break over lines."""
-    whole = re.sub(r"\[[^\]]*\]", lambda found: found[0].replace(" ", "\u00a0"), text)
+    """Numbers with a true minus sign; intervals, and `7 %`, do not break over lines."""
+    whole = re.sub(r"\[[^\]]*\]|\d %", lambda found: found[0].replace(" ", "\u00a0"), text)
     return re.sub(r"-(?=\d)", "\u2212", whole)

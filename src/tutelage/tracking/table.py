@@ -1,22 +1,25 @@
 """The tables a run ends with: each model measured in the same ways, on the console.
 
 `evaluation_table` has a column per model and every measure; `Overview` has a row per model and
-the measures that decide, for more models than columns fit.
+the measures that decide, for more models than columns fit. What is wider than the console goes on
+in a second table below.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from rich import box
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from tutelage.tracking.evaluation_record import EvaluationRecord, Measure, Model
 from tutelage.tracking.format import decimals_for, number, one_line
 
-__all__ = ["Overview", "evaluation_table"]
+__all__ = ["MOST_COLUMNS", "Overview", "evaluation_table"]
 
-_MOST_COLUMNS = 5
+MOST_COLUMNS = 5
 """Models side by side; more are shown one below the other."""
 
 _DECISIVE = ("gold", "proxy", "kl", "length", "cost")
@@ -26,13 +29,13 @@ _MARKS = {"better": (" ✓", "green"), "worse": (" ✗", "red")}
 _MINUS = "\u2212"
 
 
-def evaluation_table(record: EvaluationRecord) -> Table:
+def evaluation_table(record: EvaluationRecord) -> RenderableType:
     """A row per measure, a column per model; of many models the overview.
 
     A mark tells what a colour would, so that the table reads the same in a pipe.
     """
-    if len(record.models) > _MOST_COLUMNS:
-        return Overview(record).table()
+    if len(record.models) > MOST_COLUMNS:
+        return Overview(record)
     table = _empty(f"± 95 % interval; {_legend(record)}")
     for model in record.models:
         table.add_column(Text(one_line(model.label)), justify="right")
@@ -51,10 +54,19 @@ class Overview:
     spread: str = "± 95 % interval over prompts"
     """What the intervals are over."""
 
-    def table(self) -> Table:
-        """For the console."""
-        columns = self._columns()
-        table = _empty(f"{self.spread}; {_legend(self.record)}")
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """As many tables as the console's width asks for, one below the other."""
+        left = self._columns()
+        while left:
+            count = len(left)
+            while count > 1 and _width(self._table(left[:count])) > options.max_width:
+                count -= 1
+            yield self._table(left[:count])
+            left = left[count:]
+        yield Text(f"{self.spread}; {_legend(self.record)}", style="dim")
+
+    def _table(self, columns: Sequence["_Column"]) -> Table:
+        table = _empty()
         for column in columns:
             table.add_column(Text(column.head), justify="right", width=column.width)
         for index, model in enumerate(self.record.models):
@@ -129,11 +141,17 @@ class _Column:
         return max(*(cell.cell_len for cell in self.cells), *map(len, self.head.split()))
 
 
-def _empty(caption: str) -> Table:
+def _width(table: Table) -> int:
+    """Columns of a console that the table takes where nothing limits it."""
+    console = Console(width=10_000)
+    return console.measure(table).maximum
+
+
+def _empty(caption: str = "") -> Table:
     """A table with an unnamed first column."""
     table = Table(
         box=box.SIMPLE_HEAD,
-        caption=caption,
+        caption=caption or None,
         caption_justify="left",
         caption_style="dim",
         pad_edge=False,

@@ -1,5 +1,8 @@
 """What the numbers say, in sentences; nothing is said that no interval supports.
 
+Each model is compared with the baseline, and the best of them with the next: sentences grow with
+the number of models, not with its square.
+
 Two differences to the baseline decide: of the proxy, a learned reward, and of the
 gold, a judgement that training never saw (Gao, Schulman, Hilton 2022, arXiv:2210.10760).
 
@@ -80,7 +83,7 @@ def _sentences(record: EvaluationRecord, model: Model) -> list[str]:
         difference = measure and record.difference(model.name, measure.key)
         if measure and difference:
             sentences.append(_moved(subject.format(label=measure.label), difference, measure))
-    sentences += _against_others(record, model)
+    sentences += _lead(record, model)
     sentences += _length(record, model)
     for change in ("better", "worse"):
         sentences += _others(record, model, change)
@@ -99,18 +102,27 @@ def _moved(subject: str, difference: Difference, measure: Measure) -> str:
     return f"{subject} {verb} by {size} {spread}."
 
 
-def _against_others(record: EvaluationRecord, model: Model) -> list[str]:
+def _lead(record: EvaluationRecord, model: Model) -> list[str]:
+    """How far the best model by gold is ahead of the next; nothing about the others."""
     gold = record.role("gold")
-    sentences = []
-    for other in record.models[1:]:
-        difference = gold and record.difference(model.name, gold.key, other.name)
-        if gold and difference and difference.direction:
-            decimals = decimals_for([(difference.low, difference.high)], gold.unit)
-            size = number(gold.scale * abs(difference.mean), decimals=decimals)
-            spread = interval(difference.low, difference.high, gold.unit, decimals)
-            side = "above" if difference.direction > 0 else "below"
-            sentences.append(f"It ends {size} {spread} {side} {other.label} on {gold.label}.")
-    return sentences
+    if gold is None or gold.better is None:
+        return []
+    judged = [other for other in record.models[1:] if gold.key in other.measures]
+    ranked = sorted(
+        judged, key=lambda it: it.measures[gold.key].mean, reverse=gold.better == "higher"
+    )
+    if len(ranked) < 2 or ranked[0] is not model:
+        return []
+    difference = record.between(model.name, ranked[1].name, gold.key)
+    if difference is None:
+        return []
+    decimals = decimals_for([(difference.low, difference.high)], gold.unit)
+    size = number(gold.scale * abs(difference.mean), decimals=decimals)
+    spread = interval(difference.low, difference.high, gold.unit, decimals)
+    side = "above" if difference.mean > 0 else "below"
+    sure = "" if difference.direction else ", which is not beyond chance"
+    next_best = f"{size} {spread} {side} {ranked[1].label}, the next"
+    return [f"It ends best of all on {gold.label}, {next_best}{sure}."]
 
 
 def _length(record: EvaluationRecord, model: Model) -> list[str]:

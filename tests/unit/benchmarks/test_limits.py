@@ -61,6 +61,19 @@ def test_one_trunk_is_trained_once_and_its_frozen_layers_are_read_once():
     assert whole - decoding - found == pytest.approx(scored)
 
 
+def test_head_is_computed_twice_forward_and_once_backward():
+    # Of a head of 32 x 256: 2 and 2 flops forward, 2 for each of the two gradients.
+    rates = {"flops": 1e9, "bytes_per_s": 1e30}
+    expected = 8 * 32 * 256 * (3 * 5) / 1e9
+    assert least_seconds("head", ASKED, "bfloat16", rates) == pytest.approx(expected)
+
+
+def test_refresh_reads_four_bytes_of_a_weight_and_writes_two():
+    rates = {"flops": 1e30, "bytes_per_s": 1e9}
+    expected = 6 * sum(weights("micro")) / 1e9
+    assert least_seconds("refresh", ASKED, "bfloat16", rates) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_rows_name_sides_and_shapes_that_exist(name):
     for quick in (True, False):

@@ -61,6 +61,12 @@ def test_table_says_what_is_not_available():
     assert "not available: no trunk" in text
 
 
+def test_row_without_a_peer_shows_its_own_figure():
+    alone = {"tutelage": record()["sides"]["tutelage"]}
+    text = render.tables([ROW], {"X1": record(sides=alone, ratios=[])})
+    assert "| X1 | tutelage, no peer | wall 1 s | 4% | 62% | >= 2x |" in text
+
+
 def test_tables_replace_what_stands_between_the_marks(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"head\n{render.BEGIN}\nold\n{render.END}\ntail\n")

@@ -87,7 +87,7 @@ def test_failed_gate_means_no_figures_and_no_peer():
 
 
 def test_noise_of_any_side_discards_the_run():
-    record, _ = run(peer=(3.0, 3.4))
+    record, _ = run(peer=(3.0, 3.8))
     assert record["status"] == "discarded"
     assert "peer" in record["reason"]
     assert record["ratios"] == []
@@ -110,6 +110,19 @@ def test_missing_peer_is_left_out():
     assert record["status"] == "ok"
     assert record["ratios"] == []
     assert record["sides"]["peer"]["not_available"] == "no wheel"
+
+
+def test_peer_without_an_environment_is_left_out():
+    diary = []
+
+    def open_side(side):
+        if side is PEER:
+            raise NotAvailable("no such package")
+        return ScriptedSide(side, (1.0, 1.0), diary)
+
+    record = run_row(ROW, 2, open_side)
+    assert (record["status"], record["ratios"]) == ("ok", [])
+    assert record["sides"]["peer"]["not_available"] == "no such package"
 
 
 def test_broken_side_is_a_failure_with_its_message():

@@ -1,3 +1,4 @@
+import math
 import random
 from statistics import median
 
@@ -5,9 +6,22 @@ import pytest
 from benchmarks.core.statistics import discard_reason, median_interval, ratio, spread
 
 
-def test_spread_is_range_over_median():
-    assert spread([9.0, 10.0, 11.0]) == pytest.approx(0.2)
+def test_spread_is_the_range_of_the_middle_half_over_the_median():
+    # Quartiles of 0, 1 ... 4 are 1 and 3.
+    assert spread([10.0, 11.0, 12.0, 13.0, 14.0]) == pytest.approx(2.0 / 12.0)
     assert spread([5.0, 5.0]) == 0.0
+    assert spread([0.0, 0.0]) == math.inf
+
+
+def test_one_disturbed_turn_in_six_discards_nothing_but_widens_the_interval():
+    quiet, disturbed = [10.0] * 6, [10.0] * 5 + [14.0]
+    assert spread(disturbed) == 0.0
+    assert discard_reason({"A": {"wall_s": disturbed}}) is None
+    assert ratio(quiet, disturbed).high == pytest.approx(1.4)
+
+
+def test_two_disturbed_turns_in_six_discard_the_run():
+    assert discard_reason({"A": {"wall_s": [10.0] * 4 + [14.0] * 2}}) is not None
 
 
 @pytest.mark.parametrize(
@@ -53,7 +67,7 @@ def test_ratio_wants_as_many_of_one_side_as_of_the_other():
 def test_a_quiet_run_counts_and_a_noisy_one_names_the_side():
     quiet = {"tutelage": {"wall_s": [1.0, 1.05, 1.09]}, "peer": {"wall_s": [3.0, 3.1, 3.2]}}
     assert discard_reason(quiet) is None
-    noisy = {**quiet, "peer": {"wall_s": [3.0, 3.1, 3.5]}}
+    noisy = {**quiet, "peer": {"wall_s": [3.0, 3.1, 3.9]}}
     reason = discard_reason(noisy)
     assert reason is not None
     assert "peer" in reason
@@ -61,4 +75,4 @@ def test_a_quiet_run_counts_and_a_noisy_one_names_the_side():
 
 
 def test_one_noisy_quantity_is_enough_to_discard():
-    assert discard_reason({"a": {"wall_s": [1.0, 1.0], "cpu_s": [1.0, 1.2]}})
+    assert discard_reason({"a": {"wall_s": [1.0, 1.0], "cpu_s": [1.0, 1.3]}})

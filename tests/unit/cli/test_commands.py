@@ -236,6 +236,32 @@ def test_validate_finds_prompts_of_the_test_set(capsys, tmp_path):
     assert f"{file}:1: its prompt is also in {test}:1" in capsys.readouterr().out
 
 
+def test_validate_finds_what_is_nearly_the_same_where_it_is_asked_to(capsys, tmp_path):
+    file = tmp_path / "texts.jsonl"
+    words = [
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+    ]
+    rows = [{"id": f"{i}", "text": " ".join([*words, end])} for i, end in enumerate("ab")]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["validate", str(file), "--near", "0.5"]) == 0
+    said = capsys.readouterr().out
+    assert f"{file}:2: is nearly line 1, about " in said
+    assert "1 near-duplicate, 0 near-leaks" in said
+    assert main(["validate", str(file)]) == 0
+    assert "near" not in capsys.readouterr().out
+
+
 def test_validate_refuses_an_unknown_schema(capsys, tmp_path):
     file = tmp_path / "x.jsonl"
     file.write_text("{}\n")

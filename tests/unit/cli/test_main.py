@@ -13,6 +13,7 @@ COMMANDS = [
     "resume",
     "plan",
     *STAGE_COMMANDS,
+    "serve-reward",
     "report",
     "compare",
     "validate",

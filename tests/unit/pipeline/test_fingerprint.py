@@ -1,11 +1,20 @@
+import copy
 import hashlib
+from dataclasses import replace
 
 import pytest
 
-from tutelage.config import SFTStage, TrainStage
+from tutelage.config import RewardStage, SFTStage, TrainStage
 from tutelage.errors import CheckpointError, DataError
 from tutelage.pipeline import References
-from tutelage.pipeline.fingerprint import describe_stage, stage_seed
+from tutelage.pipeline.fingerprint import (
+    STAGE_FORMAT,
+    describe_stage,
+    difference,
+    stage_seed,
+    without_new_defaults,
+)
+from tutelage.tracking.fingerprint import fingerprint
 from tutelage.tracking.stage import StageFolder, StageInfo
 
 
@@ -87,3 +96,95 @@ def test_code_of_reward_functions_counts(identity, tmp_path):
     code.unlink()
     with pytest.raises(DataError, match=r"reward\.functions names .*rewards\.py"):
         identity(stage)
+
+
+def finished(stage, change):
+    """What a version that wrote another configuration would have left of the same stage."""
+    info = describe_stage(stage, 0, References())
+    config = copy.deepcopy(dict(info.config))
+    change(config)
+    identity = {"format": STAGE_FORMAT, "kind": info.kind, "seed": 0, "inputs": info.inputs}
+    identity["config"] = {key: value for key, value in config.items() if key != "seed"}
+    return replace(info, config=config, fingerprint=fingerprint(identity))
+
+
+def why(stage, change):
+    """Why the stage is run again, empty where it is not."""
+    before = finished(stage, change)
+    info = describe_stage(stage, 0, References())
+    return difference(before, without_new_defaults(info, stage, before))
+
+
+REWARD = RewardStage.model_validate(
+    {
+        "model": "org/m",
+        "phases": [{"preferences": ["org/p"], "optimizer": {"learning_rate": 3e-4}}],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("stage", "change"),
+    [
+        pytest.param(sft(), lambda config: None, id="nothing is new"),
+        pytest.param(sft(), lambda config: config.pop("epochs"), id="a setting"),
+        pytest.param(sft(), lambda config: config.pop("optimizer"), id="a whole section"),
+        pytest.param(
+            sft(batch={"minibatch": 32}),
+            lambda config: config["batch"].pop("microbatch_tokens"),
+            id="a setting of a section that is not at its default",
+        ),
+        pytest.param(
+            sft(),
+            lambda config: config["optimizer"].pop("learning_rate"),
+            id="a setting whose default the stage sets",
+        ),
+        pytest.param(
+            REWARD,
+            lambda config: config["phases"][0]["optimizer"].pop("warmup"),
+            id="a setting of a section in a list",
+        ),
+    ],
+)
+def test_a_key_that_came_later_and_is_at_its_default_changes_nothing(stage, change):
+    assert why(stage, change) == ""
+
+
+@pytest.mark.parametrize(
+    ("stage", "change"),
+    [
+        pytest.param(sft(epochs=7), lambda config: config.pop("epochs"), id="it is set"),
+        pytest.param(
+            sft(batch={"minibatch": 32}), lambda config: config.pop("batch"), id="set in a section"
+        ),
+        pytest.param(
+            sft(optimizer={"learning_rate": 0.5}),
+            lambda config: config["optimizer"].pop("learning_rate"),
+            id="not what the stage sets",
+        ),
+        pytest.param(
+            REWARD,
+            lambda config: config["phases"][0]["optimizer"].pop("learning_rate"),
+            id="set in a section in a list",
+        ),
+        pytest.param(sft(), lambda config: config.update(epochs=9), id="its default was another"),
+        pytest.param(
+            sft(), lambda config: config["optimizer"].update(warmup=0.9), id="so was one within"
+        ),
+        pytest.param(sft(), lambda config: config.update(gone=True), id="there was another key"),
+        pytest.param(sft(), lambda config: config.pop("model"), id="there is no default"),
+        pytest.param(REWARD, lambda config: config.update(phases=[]), id="a list was shorter"),
+    ],
+)
+def test_every_other_difference_counts(stage, change):
+    assert why(stage, change) != ""
+
+
+def test_a_new_default_hides_no_other_difference():
+    stage = sft(epochs=2)
+    before = finished(stage, lambda config: (config.pop("limit"), config.update(epochs=1)))
+    info = describe_stage(stage, 0, References())
+    known = without_new_defaults(info, stage, before)
+    assert difference(before, known) == "epochs changed in its configuration"
+    assert difference(replace(before, inputs={"org/d": "x"}), known)
+    assert difference(before, replace(known, seed=1, fingerprint="other"))

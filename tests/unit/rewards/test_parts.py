@@ -1,6 +1,7 @@
 """The rewards themselves: from text, from length, from a user's function."""
 
 import math
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -8,10 +9,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from tutelage.errors import ConfigError
 from tutelage.models import RewardModel
 from tutelage.records import Completion, Message, Prompt, ScoreStatus, StopReason
-from tutelage.rewards import FunctionReward, LengthPenalty, ModelReward, load_function
+from tutelage.rewards import FunctionReward, LengthPenalty, ModelReward
 
 ASKED = Prompt("p", (Message("user", "how are you?"),))
 
@@ -100,6 +100,8 @@ def raises(prompt: Prompt, completion: Completion) -> float:
         (lambda prompt, c: None, ScoreStatus.UNSCORABLE, "mine returned None"),
         (lambda prompt, c: math.nan, ScoreStatus.NOT_FINITE, "mine returned nan, expected"),
         (lambda prompt, c: "good", ScoreStatus.ERROR, "mine returned 'good', expected a finite"),
+        (lambda prompt, c: 10**400, ScoreStatus.ERROR, "mine raised OverflowError"),
+        (lambda prompt, c: sys.exit(1), ScoreStatus.ERROR, "mine raised SystemExit(1)"),
     ],
 )
 def test_failure_of_a_users_function_is_never_a_zero(function: Callable, status, notes):
@@ -107,28 +109,3 @@ def test_failure_of_a_users_function_is_never_a_zero(function: Callable, status,
     assert score.status is status
     assert score.notes.startswith(notes)
     assert math.isnan(score.value)
-
-
-def test_function_is_found_in_its_file(tmp_path):
-    file = tmp_path / "rewards.py"
-    file.write_text("def length(prompt, completion):\n    return len(completion.text)\n")
-    reward = load_function(f"{file}:length")
-    assert reward.name == "length"
-    assert reward([ASKED], [completion("fine.")])[0].value == 5.0
-
-
-def test_missing_file_or_function_is_named(tmp_path):
-    file = tmp_path / "rewards.py"
-    file.write_text("def length(prompt, completion):\n    return 1\n")
-    with pytest.raises(ConfigError, match=r"no function 'lenght': it has \['length'\]"):
-        load_function(f"{file}:lenght")
-    for path in (f"{tmp_path}/none.py:length", "length", f"{file}"):
-        with pytest.raises(ConfigError, match=r"expected an existing FILE\.py:NAME"):
-            load_function(path)
-
-
-def test_file_that_does_not_run_is_an_error_in_words(tmp_path):
-    file = tmp_path / "rewards.py"
-    file.write_text("import nothing_of_the_kind\n")
-    with pytest.raises(ConfigError, match="raised ModuleNotFoundError"):
-        load_function(f"{file}:length")

@@ -83,6 +83,15 @@ def test_the_baseline_of_a_difference_can_be_chosen(record):
     assert record.difference("before", "gold") is None
 
 
+def test_a_difference_can_be_asked_for_in_either_direction(record):
+    stated = record.difference("guarded", "gold", "unguarded")
+    assert record.between("guarded", "unguarded", "gold") == stated
+    found = record.between("unguarded", "guarded", "gold")
+    assert (found.model, found.baseline, found.measure) == ("unguarded", "guarded", "gold")
+    assert (found.mean, found.low, found.high) == (-stated.mean, -stated.high, -stated.low)
+    assert record.between("guarded", "nobody", "gold") is None
+
+
 @pytest.mark.parametrize(
     ("name", "label"),
     [("before", "Before"), ("ppo_guarded", "PPO guarded"), ("run sft", "Run SFT"), ("", "")],

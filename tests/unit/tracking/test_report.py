@@ -1,3 +1,5 @@
+import copy
+import json
 import os
 import re
 import shutil
@@ -158,6 +160,50 @@ def test_what_was_not_run_is_simply_absent(folder, left, sections):
     (folder / "summary.json").unlink()
     page = Page(render_report(folder).read_text("utf-8"))
     assert [name for name in SECTIONS if name in page.ids] == sections
+
+
+def with_more_models(folder, count):
+    """The example's evaluation with copies of its last model, every pair stated."""
+    path = folder / "stages" / "evaluate" / "evaluation.json"
+    row = json.loads(path.read_text())
+    last = row["models"][-1]
+    between = [it for it in row["differences"] if it["model"] == "guarded"]
+    for number in range(count - len(row["models"])):
+        name = f"copy{number}"
+        row["models"].append({**copy.deepcopy(last), "name": name, "label": name})
+        row["differences"] += [{**it, "model": name} for it in between]
+    path.write_text(json.dumps(row))
+    return Page(render_report(folder).read_text("utf-8"))
+
+
+def test_nine_models_are_rows_whose_names_stay_in_view(folder):
+    page = with_more_models(folder, 9)
+    table = page.text[page.text.index("The models side by side") :].replace("\u00a0", " ")
+    head = table[: table.index("Before")]
+    assert head.index("Proxy reward") < head.index("Gold score") < head.index("Length")
+    row = table[table.index("Copy5") : table.index("What is measured")]
+    # Proxy, gold, length: mean, interval and what it is against the baseline.
+    assert "1.3 [1.2, 1.4] 0.61 [0.55, 0.67] better 27.9 [27.0, 28.8]" in row
+    assert ("table", "class", "many") in page.attributes
+    assert ("div", "tabindex", "0") in page.attributes
+
+
+def test_many_models_are_compared_with_the_baseline_alone(folder):
+    page = with_more_models(folder, 9)
+    part = page.text[page.text.index("Differences to Before, prompt by prompt") :]
+    part = part[: part.index("The same prompts")]
+    assert f"Copy5 {MINUS} Before" in part
+    assert f"{MINUS} Unguarded" not in part
+
+
+@pytest.mark.parametrize(("count", "colours"), [(3, 3), (9, 9), (12, 10)])
+def test_models_have_colours_of_their_own_as_long_as_there_are_some(folder, count, colours):
+    page = with_more_models(folder, count)
+    dots = {
+        value for tag, name, value in page.attributes if name == "style" and "--colour" in value
+    }
+    assert len(dots) >= colours
+    assert all(int(re.search(r"series-(\d+)", dot)[1]) < 10 for dot in dots)
 
 
 def test_a_run_without_finished_stage_has_none(tmp_path):

@@ -76,6 +76,21 @@ def test_more_models_than_columns_fit_stand_one_below_the_other():
     assert "…" not in text
 
 
+def test_what_is_wider_than_the_console_goes_on_below_with_the_names_again():
+    narrow, wide = printed(many_models(), width=56), printed(many_models(), width=72)
+    assert max(map(len, narrow.splitlines())) <= 56
+    assert "…" not in narrow
+    rows = [line.split()[2:] for line in narrow.splitlines() if "PPO 0" in line]
+    assert len(rows) > 1
+    (whole,) = [line.split()[2:] for line in wide.splitlines() if "PPO 0" in line]
+    assert [word for row in rows for word in row] == whole
+    assert " ".join(narrow.split()).count("better, ✗ worse than Before") == 1
+
+
+def test_a_column_wider_than_the_console_ends_the_search_for_room():
+    assert "PPO 0" in printed(many_models(), width=20)
+
+
 def test_overview_as_markdown_says_the_same():
     record = EvaluationRecord.from_json(many_models())
     lines = Overview(record, "over nothing").to_markdown().splitlines()

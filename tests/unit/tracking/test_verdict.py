@@ -97,13 +97,52 @@ def test_shrinking_answers_are_told_and_small_changes_are_not():
     assert verdict({"length": 50.0}, {"length": 55.0}).sentences == ()
 
 
-def test_each_model_after_the_first_gets_a_verdict_and_is_compared_with_the_others():
+def test_each_model_after_the_first_gets_a_verdict():
     found = verdicts(EvaluationRecord.from_json(example_evaluation()))
     assert [(it.label, it.title) for it in found] == [
         ("Unguarded", "Reward hacking"),
         ("Guarded", "A real gain"),
     ]
-    assert "It ends 2.23 [2.14, 2.32] above Unguarded on Gold score." in found[1].sentences
+
+
+def ranking(values, half=0.1):
+    """A baseline at 0 and a model for each value of gold; all pairs are stated."""
+    row = evaluation({"gold": 0.0}, {"gold": 0.0})
+    row["models"] = [
+        {"name": name, "measures": {"gold": {"mean": value, "low": value - 1, "high": value + 1}}}
+        for name, value in {"before": 0.0, **values}.items()
+    ]
+    names = {"before": 0.0, **values}
+    pairs = [(b, a) for i, b in enumerate(names) for a in list(names)[:i]]
+    row["differences"] = [
+        {"model": a, "baseline": b, "measure": "gold", "mean": d, "low": d - half, "high": d + half}
+        for a, b in pairs
+        for d in [names[a] - names[b]]
+    ]
+    found = verdicts(EvaluationRecord.from_json(row))
+    return {it.model: [s for s in it.sentences if s.startswith("It ends")] for it in found}
+
+
+def test_the_best_alone_is_compared_with_the_next():
+    best = "It ends best of all on Gold score, 0.5 [0.4, 0.6] above B, the next."
+    assert ranking({"a": 0.3, "b": 0.5, "c": 1.0}) == {"a": [], "b": [], "c": [best]}
+    assert ranking({"c": 1.0, "b": 0.5, "a": 0.3}) == {"a": [], "b": [], "c": [best]}
+    assert ranking({"a": 0.4}) == {"a": []}
+
+
+def test_a_lead_within_the_interval_is_called_chance():
+    assert ranking({"a": 0.45, "b": 0.5}, 0.06)["b"] == [
+        "It ends best of all on Gold score, 0.05 [-0.01, 0.11] above A, the next, which is not "
+        "beyond chance."
+    ]
+
+
+def test_sentences_grow_with_the_number_of_models_and_not_with_its_square():
+    lines = [
+        sum(len(found) for found in ranking({f"m{i}": 0.3 * i for i in range(1, n)}).values())
+        for n in (3, 6, 12)
+    ]
+    assert lines == [1, 1, 1]
 
 
 def test_without_measured_differences_nothing_is_said():

@@ -104,8 +104,8 @@ def test_people_like_the_longer_answer_a_little_and_more_than_gold(
     persons = People(population.spec, 0).persons
     p_a = np.array([np.mean([p.p_prefers_a(c) for p in persons]) for c in population.comparisons])
     people = np.where(longer > 0, p_a, 1 - p_a)[longer != 0].mean()
-    # The design's figure is 0.58, for answers of the SFT model, which are more alike.
-    assert people == pytest.approx(0.60, abs=0.02)
+    # The design's figure is 0.58, for people who like a word by half as much.
+    assert people == pytest.approx(0.617, abs=0.02)
     assert agreement(gap(population.gold), longer, ties=0.5) < people
 
 
@@ -130,7 +130,7 @@ def test_a_word_of_padding_pays_with_people_and_costs_with_gold(make_prompt: Mak
     liked = [human_utility(question, read_answer(question, a), person) for a in answers]
     gold = [gold_score(prompt, answer, ended=True).value for answer in answers]
     assert words.min() > 35
-    np.testing.assert_allclose(np.diff(liked) / np.diff(words), 0.020)
+    np.testing.assert_allclose(np.diff(liked) / np.diff(words), 0.024)
     np.testing.assert_allclose(np.diff(gold) / np.diff(words), -0.012)
 
 

@@ -5,20 +5,16 @@ policy, frozen reference, critic, reward ──algorithm──> rounds ──> m
 """
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
-from tutelage.config import LengthPenaltyConfig, RoundsConfig, TrainStage
+from tutelage.config import TrainStage
 from tutelage.data.loaders import load_prompts
-from tutelage.distributed import Cores
-from tutelage.errors import ConfigError
 from tutelage.generation import ConversationEngine, LocalEngine
 from tutelage.models import (
     Adapter,
     Critic,
-    RewardModel,
-    RewardScale,
     WholeModel,
     recompute_activations,
 )
@@ -36,15 +32,7 @@ from tutelage.pipeline.stages.preparation import (
     share_out,
 )
 from tutelage.pipeline.stages.probes import Probe
-from tutelage.rewards import (
-    ConversationReward,
-    LengthPenalty,
-    ModelReward,
-    Reward,
-    Sum,
-    load_function,
-)
-from tutelage.rewards.verifiers import VerifierReward, load_verifier, verifier_label
+from tutelage.pipeline.stages.rewarding import compose_reward, load_reward_model
 from tutelage.tracking.cost import RESPONSE_TOKENS
 from tutelage.tracking.metrics import SampleWriter
 from tutelage.trainers.alarms import Alarms
@@ -60,6 +48,11 @@ _RECENT = 100
 
 def run(config: TrainStage, context: StageContext) -> dict[str, float]:
     """Trains for the configured rounds and saves policy and critic."""
+    with ExitStack() as opened:
+        return _train(config, context, opened)
+
+
+def _train(config: TrainStage, context: StageContext, opened: ExitStack) -> dict[str, float]:
     compute = compute_dtype(config.learner.precision)
     policy, tokenizer = load_policy(
         context.resolve(config.model, "model"),
@@ -68,9 +61,9 @@ def run(config: TrainStage, context: StageContext) -> dict[str, float]:
         head_tokens=config.learner.batch.head_tokens,
         lora=config.lora,
     )
-    reward_model = _reward_model(config, context, compute)
+    reward_model = load_reward_model(config.reward, context, compute)
     cores = share_out(context, policy.model, config.lora)
-    reward, settings = _reward(config, reward_model, cores)
+    reward, settings = compose_reward(config, context, opened, reward_model, cores)
     part, critic = trained_models(config, policy, tokenizer, reward_model)
     reference = part.reference(policy)
     if settings.batch.gradient_checkpointing:
@@ -199,55 +192,4 @@ def _log_samples(samples: SampleWriter, step: RoundStep) -> None:
         step.completions,
         step.scores,
         divergence,
-    )
-
-
-def _reward_model(
-    config: TrainStage, context: StageContext, compute: torch.dtype
-) -> RewardModel | None:
-    if config.reward.model is None:
-        return None
-    model = RewardModel.load(context.resolve(config.reward.model, "model"), compute=compute)
-    return model.eval().requires_grad_(False)
-
-
-def _reward(
-    stage: TrainStage, model: RewardModel | None, cores: Cores | None = None
-) -> tuple[Reward, RoundsConfig]:
-    """The composed reward, and the settings with their `auto` values filled in."""
-    config, settings = stage.reward, stage.learner
-    scale = model.scale if model is not None else RewardScale()
-    parts: dict[str, tuple[float, Reward]] = {}
-    if model is not None:
-        parts["model"] = (1.0, ModelReward(model, clip=config.clip, cores=cores))
-    for path, weight in config.functions.items():
-        function = load_function(path)
-        parts[function.name] = (weight, function)
-    for name, weight in config.verifiers.items():
-        parts[verifier_label(name)] = (weight, VerifierReward(load_verifier(name)))
-    if config.length is not None:
-        parts["length"] = (1.0, _length_penalty(config.length, model))
-    truncation = settings.truncation
-    if truncation.value == "auto":
-        # One sigma below the worst answer of the reference: no length can outbid it.
-        truncation = truncation.model_copy(update={"value": scale.floor - 1.0})
-    settings = settings.model_copy(update={"truncation": truncation})
-    if stage.environment is not None:
-        return ConversationReward(Sum(parts) if parts else None, stage.environment.scored), settings
-    return Sum(parts), settings
-
-
-def _length_penalty(config: LengthPenaltyConfig, model: RewardModel | None) -> LengthPenalty:
-    """Its `auto` values come from what the reward model was measured to pay for length."""
-    coefficient, threshold = config.coefficient, config.threshold
-    if "auto" in (coefficient, threshold) and model is None:
-        raise ConfigError(
-            "reward.length is auto, which reads the reward model's measured slope, but "
-            "reward.model is not set: give coefficient and threshold as numbers"
-        )
-    scale = model.scale if model is not None else RewardScale()
-    paid = max(0.0, config.slope_factor * scale.length_slope)
-    return LengthPenalty(
-        paid if coefficient == "auto" else coefficient,
-        round(scale.length_threshold if threshold == "auto" else threshold),
     )

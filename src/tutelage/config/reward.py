@@ -1,0 +1,188 @@
+"""What a policy is rewarded for: the parts that add up."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, Literal, Self
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from tutelage.config.base import Section
+from tutelage.config.stage import Reference
+
+__all__ = [
+    "DeadlinesConfig",
+    "FormatConfig",
+    "LengthPenaltyConfig",
+    "RemoteRewardConfig",
+    "RepetitionConfig",
+    "RewardConfig",
+]
+
+
+class LengthPenaltyConfig(Section):
+    """-coefficient * max(0, tokens - threshold), in units of the reward model's sigma."""
+
+    coefficient: NonNegativeFloat | Literal["auto"] = "auto"
+    """Penalty per token; auto takes `slope_factor` times the reward model's own slope."""
+    threshold: NonNegativeFloat | Literal["auto", "per_prompt"] = "auto"
+    """Tokens that cost nothing; auto takes the 90 % quantile of the reference's lengths, per_prompt
+    that of `reference_answers` to the same prompt."""
+    slope_factor: PositiveFloat = 1.5
+    """Below 1 the penalty is smaller than what the reward model pays for a token."""
+
+
+class RepetitionConfig(Section):
+    """-weight times the share of a completion's n-grams that it has written before."""
+
+    weight: PositiveFloat = 1.0
+    """What a completion loses that writes one thing again and again."""
+    size: PositiveInt = 3
+    """Tokens in a row that count as one thing."""
+
+
+class FormatConfig(Section):
+    """`weight` for an answer of the right form, 0 for others."""
+
+    weight: float = 1.0
+    """What the form is worth."""
+    pattern: str | None = None
+    """A regular expression of Python that matches the whole answer."""
+    json_value: bool = False
+    """The whole answer is one JSON value."""
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        return pattern
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if (self.pattern is not None) == self.json_value:
+            raise ValueError("a format is either a pattern or json_value: set one of them")
+        return self
+
+
+class DeadlinesConfig(Section):
+    """How long functions and formats may take; each runs in a process that can be ended."""
+
+    item_seconds: PositiveFloat = 30.0
+    """For one completion; the process is then killed, and the next one finds a fresh process."""
+    batch_seconds: PositiveFloat = 600.0
+    """For all completions of a round."""
+
+
+class RemoteRewardConfig(Section):
+    """A reward service: `tutelage serve-reward`, or one that speaks as it does."""
+
+    url: str
+    """`http://HOST:PORT`, or with https and a path."""
+    weight: float = 1.0
+    """What its score is multiplied by."""
+    token_env: str = "TUTELAGE_REWARD_TOKEN"
+    """The environment variable that holds the token: no secret belongs into a recipe."""
+    version: str | None = None
+    """The only version to accept; unset takes the one found first, for the rest of the run."""
+    batch_size: PositiveInt = 32
+    """Completions in a request; fewer where the service takes fewer."""
+    concurrency: PositiveInt = 8
+    """Requests on their way at the same time."""
+    item_seconds: PositiveFloat = 60.0
+    """From a completion's first request to its score, retries included."""
+    batch_seconds: PositiveFloat = 600.0
+    """For all completions of a round."""
+    retries: NonNegativeInt = 5
+    """Requests made again where that may help, with pauses that double."""
+    cache: str | None = None
+    """A file that keeps scores by version, prompt and completion; unset keeps none."""
+
+
+class RewardConfig(Section):
+    """What the policy is rewarded for: the parts add up."""
+
+    model: Reference | None = None
+    """The reward model."""
+    clip: PositiveFloat | None = None
+    """Bound on the reward model's score, in its sigmas."""
+    shape: Literal["score", "par"] = "score"
+    """What the policy gets of the reward model's score. par: the mean of the sigmoid of its
+    difference from the scores of `reference_answers` to the same prompt, between 0 and 1."""
+    reference_answers: Reference | None = None
+    """What the reference answers to the training prompts: a `sample` stage, or its file."""
+    length: LengthPenaltyConfig | None = None
+    """Penalty on long completions."""
+    repetition: RepetitionConfig | None = None
+    """Penalty on completions that repeat themselves."""
+    format: FormatConfig | None = None
+    """Reward for the form of an answer."""
+    functions: dict[str, float] = Field(default_factory=dict)
+    """Python functions `path.py:name` with their weights."""
+    verifiers: dict[str, float] = Field(default_factory=dict)
+    """Verifiers of answers with their weights, such as `final_number`: docs/verifiers.md."""
+    deadlines: DeadlinesConfig = DeadlinesConfig()
+    """Of functions and formats."""
+    remote: dict[str, RemoteRewardConfig] = Field(default_factory=dict)
+    """Reward services, by the names that their parts have in the log."""
+
+    def references(self) -> Iterator[str]:
+        """The reward model, and the reference's answers."""
+        yield from (name for name in (self.model, self.reference_answers) if name is not None)
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_asked_for(
+        self, serialise: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        """Leaves the youngest keys out where they say nothing: stages finished before know none."""
+        young = {
+            "shape",
+            "reference_answers",
+            "repetition",
+            "format",
+            "verifiers",
+            "deadlines",
+            "remote",
+        }
+        defaults = {
+            name: type(self).model_fields[name].get_default(call_default_factory=True)
+            for name in young
+        }
+        unasked = {name for name in young if getattr(self, name) == defaults[name]}
+        return {key: value for key, value in serialise(self).items() if key not in unasked}
+
+    @model_validator(mode="after")
+    def _reference_answers_are_used(self) -> Self:
+        per_prompt = self.length is not None and self.length.threshold == "per_prompt"
+        asking = [
+            key
+            for key, asks in (
+                ("shape: par", self.shape == "par"),
+                ("length.threshold: per_prompt", per_prompt),
+            )
+            if asks
+        ]
+        if asking and self.reference_answers is None:
+            raise ValueError(
+                f"{' and '.join(asking)} needs answers of the reference: set reference_answers to "
+                "a sample stage of the policy to start from, on the training prompts"
+            )
+        if self.reference_answers is not None and not asking:
+            raise ValueError(
+                "reference_answers is set, but nothing reads it: set shape to 'par' or "
+                "length.threshold to 'per_prompt', or leave it out"
+            )
+        if self.shape == "par" and self.model is None:
+            raise ValueError("shape is 'par', which is of the reward model's score: set model")
+        return self
