@@ -12,17 +12,19 @@ since a function that fails one test in three is wrong.
 """
 
 import ast
-from collections.abc import Callable, Sequence
+import builtins
+from collections.abc import Callable, Collection, Sequence
 
 from tutelage.records import Prompt, Score
 from tutelage.rewards.verifiers.fences import fenced_blocks
 from tutelage.rewards.verifiers.verifier import unscorable, verdict
 
-__all__ = ["Examine", "PythonTests", "extract_code"]
+__all__ = ["Examine", "PythonTests", "builtins_under_test", "extract_code"]
 
-Examine = Callable[[str, Sequence[str], str], Score]
-"""(solution, tests, setup before the tests) -> 1 where every test passes, 0 where one does not, a
-failed score where the examiner cannot tell. It runs untrusted code and must confine it."""
+Examine = Callable[[str, Sequence[str], str, Collection[str]], Score]
+"""(solution, tests, setup before the tests, builtins that the solution redefines) -> 1 where every
+test passes, 0 where one does not, a failed score where the examiner cannot tell. It runs untrusted
+code and must confine it."""
 
 _LONGEST = 100_000
 """Characters of a solution; nobody asks for a longer one."""
@@ -48,9 +50,27 @@ class PythonTests:
         if entry_point is None:
             # Lines of some data sets end as on other systems.
             setup = str(prompt.check.get("setup") or "").replace("\r\n", "\n")
-            return self.examine(code, tests, setup)
+            return self.examine(code, tests, setup, builtins_under_test(tests))
         solution = _completed(str(prompt.check.get("prefix", "")), code, entry_point)
-        return self.examine(solution, [f"check({entry_point})"], "\n".join(tests))
+        return self.examine(solution, [f"check({entry_point})"], "\n".join(tests), {entry_point})
+
+
+def builtins_under_test(tests: Sequence[str]) -> set[str]:
+    """Builtins that are what is tested, as in `assert sum(2, 3) == 5`.
+
+    Only where the tests call nothing else: in `assert set(f(x)) == {1}` the solution must not
+    decide what `set` is.
+    """
+    try:
+        nodes = [node for test in tests for node in ast.walk(ast.parse(test))]
+    except SyntaxError:
+        return set()
+    called = {
+        node.func.id
+        for node in nodes
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    return called if called <= vars(builtins).keys() else set()
 
 
 def extract_code(text: str) -> str:

@@ -1,7 +1,7 @@
 """Unit tests in the sandbox: the examiner of `python_tests`."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tutelage.records import Score, ScoreStatus
 from tutelage.rewards.sandbox import Sandbox, SandboxStatus, run_tests
@@ -18,9 +18,11 @@ class SandboxExaminer:
         """Args: where both sides run."""
         self.sandbox = sandbox
 
-    def __call__(self, solution: str, tests: Sequence[str], setup: str) -> Score:
+    def __call__(
+        self, solution: str, tests: Sequence[str], setup: str, names: Collection[str]
+    ) -> Score:
         """1 where every test passes; a failed score where the sandbox or the clock decided."""
-        report = run_tests(self.sandbox, solution, tests, setup)
+        report = run_tests(self.sandbox, solution, tests, setup, names)
         reason = next(filter(None, report.reasons), "")
         if not report.known:
             return Score.failed(ScoreStatus.ERROR, f"the sandbox failed: {reason}")

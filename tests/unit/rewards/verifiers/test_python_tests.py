@@ -1,11 +1,15 @@
 """Which code is run against which tests; running it is the sandbox's business."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pytest
 
 from tutelage.records import Score, ScoreStatus
-from tutelage.rewards.verifiers.python_tests import PythonTests, extract_code
+from tutelage.rewards.verifiers.python_tests import (
+    PythonTests,
+    extract_code,
+    builtins_under_test,
+)
 
 ADD = "def add(a, b):\n    return a + b\n"
 
@@ -16,7 +20,9 @@ class Trusting:
     def __init__(self) -> None:
         self.seen: list[tuple[str, list[str], str]] = []
 
-    def __call__(self, solution: str, tests: Sequence[str], setup: str) -> Score:
+    def __call__(
+        self, solution: str, tests: Sequence[str], setup: str, names: Collection[str]
+    ) -> Score:
         self.seen.append((solution, list(tests), setup))
         names: dict = {}
         try:
@@ -92,7 +98,7 @@ def test_a_prompt_without_tests_is_unscorable(asked):
 
 
 def test_what_the_examiner_cannot_tell_is_not_a_zero(asked):
-    def broken(solution: str, tests: Sequence[str], setup: str) -> Score:
+    def broken(*asked: object) -> Score:
         return Score.failed(ScoreStatus.ERROR, "no sandbox")
 
     assert PythonTests(broken).verify(mbpp(asked), ADD).status is ScoreStatus.ERROR
@@ -102,3 +108,9 @@ def test_endless_code_is_not_even_run(asked):
     examine = Trusting()
     assert PythonTests(examine).verify(mbpp(asked), "x = 1\n" * 100_000).value == 0.0
     assert not examine.seen
+
+
+def test_a_builtin_is_the_solutions_only_where_nothing_else_is_tested():
+    assert builtins_under_test(["assert sum(2, 3) == 5", "assert sum(0, 0) == 0"]) == {"sum"}
+    assert builtins_under_test(["assert set(f(2)) == {1}"]) == set()
+    assert builtins_under_test(["assert sum(("]) == set()

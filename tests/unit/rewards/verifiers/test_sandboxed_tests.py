@@ -35,6 +35,11 @@ def test_only_code_that_computes_the_results_is_right(verifier, code, value, ask
     assert (score.status, score.value) == (ScoreStatus.OK, value)
 
 
+def test_a_function_may_have_the_name_of_a_builtin(verifier, asked):
+    prompt = asked(tests=["assert sum(1, 2) == 3"])
+    assert verifier.verify(prompt, ADD.replace("add", "sum")).value == 1.0
+
+
 def test_a_function_is_completed_and_checked(verifier, asked):
     prompt = asked(
         prefix="def twice(x):\n",
