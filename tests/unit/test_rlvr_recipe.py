@@ -20,6 +20,7 @@ TINY = {
     "base.steps": "2",
     "base.rows": "2",
     "ppo.ppo.steps": "2",
+    "ppo.ppo.critic_warmup": "0",
     "ppo.ppo.prompts_per_step": "4",
     "ppo.ppo.batch.minibatch": "4",
     "grpo.grpo.steps": "2",
