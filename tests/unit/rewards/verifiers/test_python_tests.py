@@ -7,8 +7,8 @@ import pytest
 from tutelage.records import Score, ScoreStatus
 from tutelage.rewards.verifiers.python_tests import (
     PythonTests,
-    extract_code,
     builtins_under_test,
+    extract_code,
 )
 
 ADD = "def add(a, b):\n    return a + b\n"
