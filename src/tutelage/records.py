@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any, Literal, Self
 
 __all__ = [
+    "CHECK_KEYS",
     "Comparison",
     "Completion",
     "Demonstration",
@@ -28,6 +29,17 @@ __all__ = [
     "Turn",
     "exchanges",
 ]
+
+CHECK_KEYS = (
+    "choices",
+    "tests",
+    "setup",
+    "prefix",
+    "entry_point",
+    "instruction_id_list",
+    "kwargs",
+)
+"""Keys of the `verifiable` schema that tell how an answer is checked."""
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -65,6 +77,8 @@ class Prompt:
     """The right answer where one is known; never shown to the policy."""
     mode: Literal["chat", "continuation"] = "chat"
     """`continuation`: the single message is the beginning of a text, not a turn."""
+    check: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """What a verifier reads beside the reference (`CHECK_KEYS`); never shown to the policy."""
 
     @property
     def text(self) -> str:
@@ -83,7 +97,7 @@ class Prompt:
             row["reference"] = self.reference
         if self.mode != "chat":
             row["mode"] = self.mode
-        return row
+        return row | dict(self.check)
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
@@ -95,6 +109,7 @@ class Prompt:
             category=row.get("category") or "",
             reference=row.get("reference"),
             mode=row.get("mode") or "chat",
+            check={key: row[key] for key in CHECK_KEYS if row.get(key) is not None},
         )
 
 

@@ -158,3 +158,17 @@ def test_each_answer_has_the_conversation_so_far_as_its_prompt():
         ("user", "and?"),
         ("user", "so?"),
     ]
+
+
+def test_what_a_verifier_reads_survives_the_way_to_disk_and_back():
+    row = {
+        "id": "p",
+        "prompt": [{"role": "user", "content": "?"}],
+        "choices": {"A": "yes", "B": "no"},
+        "answer": "A",
+        "unknown": 1,
+    }
+    prompt = Prompt.from_json(row)
+    assert prompt.check == {"choices": {"A": "yes", "B": "no"}}
+    assert Prompt.from_json(prompt.to_json()) == prompt
+    assert hash(prompt) == hash(Prompt("p", prompt.messages))

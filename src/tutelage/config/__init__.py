@@ -35,6 +35,7 @@ from tutelage.config.rounds import (
 from tutelage.config.select import SelectStage
 from tutelage.config.stage import Reference
 from tutelage.config.stages import (
+    ArithmeticStage,
     EvaluateStage,
     HelpdeskStage,
     LabelStage,
@@ -52,6 +53,7 @@ from tutelage.config.training import BatchConfig, OptimizerConfig, PrecisionConf
 
 __all__ = [
     "AlarmsConfig",
+    "ArithmeticStage",
     "BatchConfig",
     "CheckpointConfig",
     "ClippedConfig",

@@ -133,6 +133,8 @@ class RewardConfig(Section):
     """Reward for the form of an answer."""
     functions: dict[str, float] = Field(default_factory=dict)
     """Python functions `path.py:name` with their weights."""
+    verifiers: dict[str, float] = Field(default_factory=dict)
+    """Verifiers of answers with their weights, such as `final_number`: docs/verifiers.md."""
     deadlines: DeadlinesConfig = DeadlinesConfig()
     """Of functions and formats."""
     remote: dict[str, RemoteRewardConfig] = Field(default_factory=dict)

@@ -29,6 +29,7 @@ from tutelage.config.train import TrainStage
 from tutelage.config.training import BatchConfig, OptimizerConfig, PrecisionConfig, Share
 
 __all__ = [
+    "ArithmeticStage",
     "EvaluateStage",
     "HelpdeskStage",
     "LabelStage",
@@ -66,6 +67,25 @@ class HelpdeskStage(StageSection):
     turns: PositiveInt = 1
     """Questions in a demonstration at most, and before a prompt of `train`: above 1 they are
     conversations with the simulated customer. The other prompts always open a conversation."""
+
+
+class ArithmeticStage(StageSection):
+    """Writes additions and subtractions: texts to learn them from, and prompts to ask them."""
+
+    kind: Literal["arithmetic"] = "arithmetic"
+    digits: Annotated[int, Field(ge=1, le=3)] = 2
+    """Digits of the operands at most."""
+    documents: PositiveInt = 4_000
+    """Documents for pre-training, of eight sums each."""
+    demonstrations: PositiveInt = 4_000
+    """Sums with their results for supervised fine-tuning."""
+    rl_prompts: PositiveInt = 4_000
+    """Prompts for reinforcement learning."""
+    held_out_prompts: PositiveInt = 512
+    """Prompts for probes during training."""
+    test_prompts: PositiveInt = 512
+    """Prompts for the evaluation. No sum is in two of these sets, but for those of documents and
+    demonstrations."""
 
 
 class ModelShape(Section):
@@ -258,11 +278,13 @@ class EvaluateStage(StageSection):
     """Use only the first prompts."""
     max_prompt_tokens: PositiveInt = 512
     """Longer prompts, by the baseline's tokens, are left out and counted."""
-    rater: Literal["helpdesk", "lexicon", "judge", "none"] = "none"
-    """Held-out signal: the helpdesk world's gold score, the VADER sentiment lexicon, or a second
-    reward model."""
+    rater: Literal["helpdesk", "lexicon", "judge", "verifier", "none"] = "none"
+    """Held-out signal: the helpdesk world's gold score, the VADER sentiment lexicon, a second
+    reward model, or a verifier's verdict."""
     judge: Reference | None = None
     """The second reward model, trained on other preferences than `reward`."""
+    verifier: str | None = None
+    """The verifier whose accuracy is measured; the prompts need what it checks against."""
     reward: Reference | None = None
     """Reward model whose score is the proxy."""
     best_of_n: dict[str, PositiveInt] = Field(default_factory=dict)
@@ -296,6 +318,15 @@ class EvaluateStage(StageSection):
         return self
 
     @model_validator(mode="after")
+    def _verifier_is_asked(self) -> Self:
+        if (self.rater == "verifier") != (self.verifier is not None):
+            raise ValueError(
+                f"rater is {self.rater!r} and verifier is {self.verifier!r}: set both, rater to "
+                "'verifier' and verifier to its name, or neither"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _best_of_n_has_a_reward_and_a_name(self) -> Self:
         if self.best_of_n and self.reward is None:
             raise ValueError(
@@ -316,6 +347,7 @@ class EvaluateStage(StageSection):
 
 Stage = Annotated[
     HelpdeskStage
+    | ArithmeticStage
     | PretrainStage
     | SFTStage
     | SampleStage

@@ -18,6 +18,7 @@ from statistics import fmean
 from typing import Any
 
 from tutelage.config import (
+    ArithmeticStage,
     HelpdeskStage,
     LabelStage,
     OpeningsStage,
@@ -107,6 +108,8 @@ def _rows(recipe: Recipe, references: References, reference: str, default: str) 
             return _outside(references, reference)
         case HelpdeskStage() as stage:
             return _of_world(stage, file.removesuffix(".jsonl"))
+        case ArithmeticStage() as stage:
+            return _of_arithmetic(stage, file.removesuffix(".jsonl"))
         case SplitStage() as stage:
             share = stage.parts.get(file.removesuffix(".jsonl"))
             return _part(rows_of(recipe, references, stage.data, default), share)
@@ -193,6 +196,19 @@ def _of_world(stage: HelpdeskStage, file: str) -> Rows | None:
         return None
     made = [row.to_json() for row in prompts(spec, "train", min(seen, count), 0)]
     return replace(_averaged(made), count=count)
+
+
+def _of_arithmetic(stage: ArithmeticStage, file: str) -> Rows | None:
+    digits = float(stage.digits)
+    asked, result = 2 * digits + 2, digits + 1
+    made = {
+        "documents": Rows(stage.documents, 7 * (asked + result) + asked, result, has_facts=True),
+        "sft": Rows(stage.demonstrations, asked, result),
+        "rl": Rows(stage.rl_prompts, asked),
+        "held_out": Rows(stage.held_out_prompts, asked),
+        "test": Rows(stage.test_prompts, asked),
+    }
+    return made.get(file)
 
 
 def _of_file(path: Path) -> Rows | None:

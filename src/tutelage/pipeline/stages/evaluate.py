@@ -17,6 +17,7 @@ from tutelage.evaluation.conversation import ConversationRater
 from tutelage.evaluation.lexicon import LexiconRater
 from tutelage.evaluation.rater import Answer, NoRater, Rater
 from tutelage.evaluation.second_reward import SecondRewardRater
+from tutelage.evaluation.verifier import VerifierRater
 from tutelage.generation import LocalEngine, Sampling
 from tutelage.models import Policy, RewardModel
 from tutelage.pipeline.context import StageContext
@@ -85,6 +86,8 @@ def _rater(config: EvaluateStage, context: StageContext) -> Rater:
         return HelpdeskRater()
     if config.rater == "lexicon":
         return LexiconRater()
+    if config.verifier is not None:
+        return VerifierRater(config.verifier)
     if config.judge is not None:
         return SecondRewardRater(_frozen_reward(config.judge, context))
     return NoRater()

@@ -42,6 +42,7 @@ from tutelage.rewards import (
     ScoreCache,
     Sum,
 )
+from tutelage.rewards.verifiers import VerifierReward, load_verifier, verifier_label
 
 __all__ = ["compose_reward", "load_reward_model"]
 
@@ -118,6 +119,8 @@ def _parts(
     for path, weight in config.functions.items():
         function = opened.enter_context(_function(path, config))
         add(function.name, weight, function)
+    for name, weight in config.verifiers.items():
+        add(verifier_label(name), weight, VerifierReward(load_verifier(name)))
     if config.format is not None:
         form = opened.enter_context(_format(config.format, config))
         add("format", config.format.weight, form)
