@@ -180,6 +180,7 @@ def test_time_runs_out_for_the_solution_and_earlier_tests_count(make_sandbox):
         ("{(1, 2): {3}, 'a': frozenset({4})}", "{(1, 2): {3}, 'a': frozenset({4})}"),
         ("__import__('collections').Counter('aab')", "{'a': 2, 'b': 1}"),
         ("__import__('fractions').Fraction(1, 3)", "__import__('fractions').Fraction(1, 3)"),
+        ("[int, dict]", "[int, dict]"),
     ],
 )
 def test_plain_values_arrive_as_they_are(sandbox, answer, expected):

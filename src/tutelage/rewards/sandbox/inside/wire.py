@@ -5,6 +5,7 @@ text or a collection of such, whatever class it had on the other side. Everythin
 instances and iterators of the solution, stays there and travels as a number to ask about.
 """
 
+import builtins
 import json
 from decimal import Decimal
 from fractions import Fraction
@@ -44,6 +45,8 @@ def encode(value, keep):
         return {"complex": [value.real, value.imag]}
     if isinstance(value, Decimal | Fraction):
         return {type(value).__name__: str(value)}
+    if isinstance(value, type) and getattr(builtins, value.__name__, None) is value:
+        return {"type": value.__name__}
     reference = keep(value)
     return {"reference": [reference.number, reference.type_name]}
 
@@ -67,6 +70,8 @@ def decode(message, find):
         return bytes.fromhex(content)
     if name == "complex":
         return complex(*content)
+    if name == "type" and isinstance(found := getattr(builtins, content), type):
+        return found
     return find(Reference(*content))
 
 
