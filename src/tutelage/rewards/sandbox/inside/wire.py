@@ -10,7 +10,7 @@ import json
 from decimal import Decimal
 from fractions import Fraction
 
-__all__ = ["Reference", "decode", "encode", "receive", "send"]
+__all__ = ["Reference", "decode", "encode", "named", "receive", "send"]
 
 LONGEST_MESSAGE = 16 << 20
 COLLECTIONS = {"tuple": tuple, "set": set, "frozenset": frozenset}
@@ -39,6 +39,14 @@ def encode(value, keep):
     for name, kind in COLLECTIONS.items():
         if isinstance(value, kind):
             return {name: [encode(item, keep) for item in value]}
+    if (by_name := named(value)) is not None:
+        return by_name
+    reference = keep(value)
+    return {"reference": [reference.number, reference.type_name]}
+
+
+def named(value):
+    """Values that are written as text, with the name of their kind; nothing for others."""
     if isinstance(value, bytes | bytearray):
         return {"bytes": value.hex()}
     if isinstance(value, complex):
@@ -47,8 +55,7 @@ def encode(value, keep):
         return {type(value).__name__: str(value)}
     if isinstance(value, type) and getattr(builtins, value.__name__, None) is value:
         return {"type": value.__name__}
-    reference = keep(value)
-    return {"reference": [reference.number, reference.type_name]}
+    return None
 
 
 def decode(message, find):
