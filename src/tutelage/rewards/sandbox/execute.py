@@ -31,6 +31,8 @@ __all__ = ["Job", "Machine", "execute"]
 
 _SHELL_SIGNAL = 128
 """A program ended by signal n leaves bubblewrap with exit code 128 + n."""
+_NEARLY = 0.9
+"""The kernel counts processor time by its ticks when it limits, exactly when it reports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,7 @@ def _result(returncode: int, pump: Pump, limits: Limits, cpu_s: float) -> Sandbo
         status, exit_code = SandboxStatus.ERROR, None
     elif pump.verdict is not None:
         status, exit_code = pump.verdict, None
-    elif code == -signal.SIGKILL and cpu_s >= limits.cpu_s:
+    elif code == -signal.SIGKILL and cpu_s >= _NEARLY * limits.cpu_s:
         status = SandboxStatus.CPU_LIMIT
     else:
         status = SandboxStatus.SIGNALLED if code < 0 else SandboxStatus.EXITED

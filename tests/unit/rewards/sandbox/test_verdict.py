@@ -1,12 +1,15 @@
 """Unit tests whose verdict the tested code tries to forge."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 
 from tutelage.errors import ConfigError
 from tutelage.rewards.sandbox import SandboxStatus, run_tests
 
+PAGE = Path(__file__).resolve().parents[4] / "docs" / "sandbox.md"
 TESTS = ["assert square(3) == 9", "assert abs(square(0.5) - 0.25) < 1e-9"]
 
 FORGERIES = {
@@ -79,7 +82,7 @@ def square(x): return 1
     "read the tests": """
 import glob, gc, re
 def square(x):
-    texts = [open(name).read() for name in glob.glob("/tmp/**", recursive=True) if name[-3:] == ".py"]
+    texts = [open(name).read() for name in glob.glob("/tmp/*.py")]
     texts += [o for o in gc.get_objects() if isinstance(o, str)]
     for text in texts:
         found = re.search(r"square\\(%s\\)[^\\n]{0,9}?(9|0.25)" % x, text)
@@ -117,7 +120,7 @@ for descriptor in range(3, 64):
         pass
 """,
     "answer nan": "def square(x): return float('nan')",
-    "answer huge": "def square(x): return [x] * 10**7",
+    "answer huge": "def square(x): return '9' * (20 << 20)",
     "answer what nests without end": """
 def square(x):
     nest = []
@@ -140,6 +143,11 @@ def test_forged_verdict_scores_nothing(sandbox, forgery):
     report = run_tests(sandbox, FORGERIES[forgery], TESTS)
     assert report.known
     assert report.fraction == 0.0, report
+
+
+def test_every_forgery_is_listed():
+    listed = set(re.findall(r"^\| ([^|]+?) \|", PAGE.read_text("utf-8"), flags=re.MULTILINE))
+    assert not set(FORGERIES) - listed
 
 
 def test_right_code_passes_and_half_right_code_passes_half(sandbox):
@@ -172,6 +180,7 @@ def test_time_runs_out_for_the_solution_and_earlier_tests_count(make_sandbox):
         ("{(1, 2): {3}, 'a': frozenset({4})}", "{(1, 2): {3}, 'a': frozenset({4})}"),
         ("__import__('collections').Counter('aab')", "{'a': 2, 'b': 1}"),
         ("__import__('fractions').Fraction(1, 3)", "__import__('fractions').Fraction(1, 3)"),
+        ("[int, dict]", "[int, dict]"),
     ],
 )
 def test_plain_values_arrive_as_they_are(sandbox, answer, expected):
@@ -185,6 +194,7 @@ import math
 class Node:
     def __init__(self, value, left=None): self.value, self.left = value, left
     def total(self): return self.value + (self.left.total() if self.left else 0)
+def same(x): return x
 def count(n): yield from range(n)
 def fail(): raise KeyError("gone")
 """
@@ -195,6 +205,7 @@ def fail(): raise KeyError("gone")
         "assert math.sqrt(4) == 2.0",
         "try:\n    fail()\nexcept KeyError:\n    pass\nelse:\n    assert False",
         "assert Node(1) != Node(1)",
+        "copy = same(root)\nassert copy == root and not copy != root",
     ]
     report = run_tests(sandbox, solution, tests, setup="root = Node(value=1)")
     assert report.passed == (True,) * len(tests), report.reasons

@@ -47,6 +47,10 @@ class Remote(Reference):
         """An attribute as the solution gives it."""
         return self.solution.ask("get", self.number, name)
 
+    def __call__(self, *given, **named):
+        """What the solution's function returns or raises."""
+        return self.solution.ask("call", self.number, "__call__", *given, **named)
+
     def __setattr__(self, name, value):
         """Sets it in the solution's process."""
         self.solution.ask("set", self.number, name, value)
@@ -66,12 +70,17 @@ class Remote(Reference):
 
 def special(name):
     """A method of Python's protocols, answered by the solution."""
-    return lambda self, *given, **named: self.solution.ask(
-        "call", self.number, name, *given, **named
-    )
+
+    def method(self, *given):
+        try:
+            return self.solution.ask("call", self.number, name, *given)
+        except AttributeError as error:  # what Python says of a type without the protocol
+            raise TypeError(str(error)) from error
+
+    return method
 
 
-for protocol in ("__call__", "__iter__", "__next__", "__len__", "__getitem__", "__str__"):
+for protocol in ("__iter__", "__next__", "__len__", "__getitem__", "__str__"):
     setattr(Remote, protocol, special(protocol))
 
 

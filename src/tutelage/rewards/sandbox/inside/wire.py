@@ -5,11 +5,12 @@ text or a collection of such, whatever class it had on the other side. Everythin
 instances and iterators of the solution, stays there and travels as a number to ask about.
 """
 
+import builtins
 import json
 from decimal import Decimal
 from fractions import Fraction
 
-__all__ = ["Reference", "decode", "encode", "receive", "send"]
+__all__ = ["Reference", "decode", "encode", "named", "receive", "send"]
 
 LONGEST_MESSAGE = 16 << 20
 COLLECTIONS = {"tuple": tuple, "set": set, "frozenset": frozenset}
@@ -38,14 +39,23 @@ def encode(value, keep):
     for name, kind in COLLECTIONS.items():
         if isinstance(value, kind):
             return {name: [encode(item, keep) for item in value]}
+    if (by_name := named(value)) is not None:
+        return by_name
+    reference = keep(value)
+    return {"reference": [reference.number, reference.type_name]}
+
+
+def named(value):
+    """Values that are written as text, with the name of their kind; nothing for others."""
     if isinstance(value, bytes | bytearray):
         return {"bytes": value.hex()}
     if isinstance(value, complex):
         return {"complex": [value.real, value.imag]}
     if isinstance(value, Decimal | Fraction):
         return {type(value).__name__: str(value)}
-    reference = keep(value)
-    return {"reference": [reference.number, reference.type_name]}
+    if isinstance(value, type) and getattr(builtins, value.__name__, None) is value:
+        return {"type": value.__name__}
+    return None
 
 
 def decode(message, find):
@@ -67,6 +77,8 @@ def decode(message, find):
         return bytes.fromhex(content)
     if name == "complex":
         return complex(*content)
+    if name == "type" and isinstance(found := getattr(builtins, content), type):
+        return found
     return find(Reference(*content))
 
 
