@@ -7,6 +7,7 @@ from tutelage.config.curriculum import CurriculumConfig
 from tutelage.config.dpo import DPOConfig, DPOStage
 from tutelage.config.environment import EnvironmentConfig
 from tutelage.config.grpo import GRPOConfig, LossKLConfig
+from tutelage.config.guard import GuardConfig, MonitorsConfig, SignalConfig
 from tutelage.config.load import build_section, load_recipe, load_section
 from tutelage.config.online_dpo import OnlineDPOConfig
 from tutelage.config.ppo import PPOConfig
@@ -53,6 +54,7 @@ __all__ = [
     "EnvironmentConfig",
     "EvaluateStage",
     "GRPOConfig",
+    "GuardConfig",
     "HelpdeskStage",
     "KLConfig",
     "LabelStage",
@@ -60,6 +62,7 @@ __all__ = [
     "LoRAConfig",
     "LossKLConfig",
     "ModelShape",
+    "MonitorsConfig",
     "OnlineDPOConfig",
     "OpeningsStage",
     "OptimizerConfig",
@@ -83,6 +86,7 @@ __all__ = [
     "SamplingConfig",
     "Section",
     "SelectStage",
+    "SignalConfig",
     "SplitStage",
     "Stage",
     "TrackersConfig",
