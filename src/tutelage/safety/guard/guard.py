@@ -12,10 +12,8 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-import numpy as np
-
 from tutelage.config import GuardConfig
-from tutelage.safety.guard.measurement import Measurement
+from tutelage.safety.guard.measurement import Measurement, deviation
 from tutelage.safety.guard.monitors import Finding, look
 
 __all__ = ["Guard", "Verdict"]
@@ -105,7 +103,7 @@ class Guard:
         first = self.history[0]
         gains = []
         for name in measurement.signals:
-            unit = float(np.nanstd(first.columns[name])) or 1.0
+            unit = deviation(first.columns[name]) or 1.0
             gains.append((measurement.mean(name) - first.mean(name)) / unit)
         return fmean(gains)
 

@@ -22,8 +22,10 @@ __all__ = [
     "Array",
     "Measurement",
     "describe",
+    "deviation",
     "disagreement",
     "identical_openings",
+    "mean",
     "repetition",
 ]
 
@@ -50,14 +52,11 @@ class Measurement:
 
     def mean(self, column: str) -> float:
         """Over the answers that have a value; NaN where none has."""
-        values = self.columns[column]
-        values = values[np.isfinite(values)]
-        return float(values.mean()) if len(values) else math.nan
+        return mean(self.columns[column])
 
     def error(self, column: str) -> float:
         """Standard error of the mean; NaN of fewer than two values."""
-        values = self.columns[column]
-        values = values[np.isfinite(values)]
+        values = _finite(self.columns[column])
         count = len(values)
         return float(values.std(ddof=1)) / math.sqrt(count) if count > 1 else math.nan
 
@@ -100,6 +99,23 @@ def describe(completions: Sequence[Completion]) -> dict[str, Array]:
         "entropy": np.array([_surprisal(each) for each in completions]),
         "openings": identical_openings(texts),
     }
+
+
+def mean(values: Array) -> float:
+    """Of the values that are finite; NaN where none is."""
+    known = _finite(values)
+    return float(known.mean()) if len(known) else math.nan
+
+
+def deviation(values: Array) -> float:
+    """Standard deviation of the values that are finite; 0 where none is."""
+    known = _finite(values)
+    return float(known.std()) if len(known) else 0.0
+
+
+def _finite(values: Array) -> Array:
+    found: Array = values[np.isfinite(values)]
+    return found
 
 
 def repetition(text: str) -> float:

@@ -19,10 +19,8 @@ among all pairs of probes, which makes the choice of the best harmless.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from tutelage.config import GuardConfig
-from tutelage.safety.guard.measurement import HELD_OUT, Array, Measurement
+from tutelage.safety.guard.measurement import HELD_OUT, Array, Measurement, deviation, mean
 from tutelage.safety.guard.paired import mean_above
 from tutelage.safety.guard.within_length import within_length_gain
 
@@ -111,7 +109,7 @@ def _narrower(now: Array, before: Array, limit: float) -> Array:
 
 def _squares(values: Array) -> Array:
     """Squared distances from the mean: their own mean is the variance."""
-    squares: Array = (values - np.nanmean(values)) ** 2
+    squares: Array = (values - mean(values)) ** 2
     return squares
 
 
@@ -206,7 +204,7 @@ def _divergence(
     level: float,
 ) -> Iterator[Finding]:
     """Both must be significant: the test of a union of hypotheses needs no further correction."""
-    limit = config.monitors.divergence_limit * _std(earlier[0].columns[signal])
+    limit = config.monitors.divergence_limit * deviation(earlier[0].columns[signal])
 
     def p_value(then: Measurement) -> float:
         rise = now.columns["proxy"] - then.columns["proxy"]
@@ -226,7 +224,7 @@ def _decoupling(
     level: float,
 ) -> Iterator[Finding]:
     slope = config.monitors.decoupling_limit
-    units = {name: _std(earlier[0].columns[name]) for name in ("proxy", signal)}
+    units = {name: deviation(earlier[0].columns[name]) for name in ("proxy", signal)}
 
     def p_value(then: Measurement) -> float:
         rise = (now.columns["proxy"] - then.columns["proxy"]) / units["proxy"]
@@ -273,7 +271,3 @@ def _both(then: Measurement, now: Measurement, signal: str) -> str:
         f"{now.mean('proxy'):.3g}, held-out {name} from {then.mean(signal):.3g} to "
         f"{now.mean(signal):.3g}"
     )
-
-
-def _std(values: Array) -> float:
-    return float(np.nanstd(values))
