@@ -137,7 +137,8 @@ def identical_openings(texts: Sequence[str]) -> Array:
     openings = [" ".join(text.lower().split()[:_OPENING]) for text in texts]
     count = Counter(openings)
     shares = np.array([(count[opening] - 1) / (len(texts) - 1) for opening in openings])
-    return 2 * shares - shares.mean()
+    pseudo: Array = 2 * shares - shares.mean()
+    return pseudo
 
 
 def disagreement(scores: Sequence[Array]) -> Array:
@@ -146,7 +147,8 @@ def disagreement(scores: Sequence[Array]) -> Array:
     Args:
         scores: [prompts] of each model, in its own sigmas.
     """
-    return np.std(np.stack(scores), axis=0)
+    spread: Array = np.std(np.stack(scores), axis=0)
+    return spread
 
 
 def _surprisal(completion: Completion) -> float:
