@@ -50,7 +50,7 @@ class MonitorsConfig(Section):
     """Fall of the held-out signal that is tolerated, in its standard deviations before training."""
     decoupling: GuardAction = "warn"
     """A held-out signal gains less than its share while the reward rises."""
-    decoupling_limit: NonNegativeFloat = 0.1
+    decoupling_limit: NonNegativeFloat = 0.25
     """Standard deviations that a held-out signal must gain for each one that the reward gains."""
     kl_budget: GuardAction = "stop"
     """The policy has moved further from the reference than it may."""

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from tutelage.config import GuardConfig
-from tutelage.safety.guard.measurement import Measurement, deviation
+from tutelage.safety.guard.measurement import Measurement, unit
 from tutelage.safety.guard.monitors import Finding, look
 
 __all__ = ["Guard", "Verdict"]
@@ -103,8 +103,8 @@ class Guard:
         first = self.history[0]
         gains = []
         for name in measurement.signals:
-            unit = deviation(first.columns[name]) or 1.0
-            gains.append((measurement.mean(name) - first.mean(name)) / unit)
+            sigma = unit(self.history, name) or 1.0
+            gains.append((measurement.mean(name) - first.mean(name)) / sigma)
         return fmean(gains)
 
     def summary(self) -> dict[str, float]:

@@ -27,6 +27,7 @@ __all__ = [
     "identical_openings",
     "mean",
     "repetition",
+    "unit",
 ]
 
 Array = NDArray[np.float64]
@@ -111,6 +112,15 @@ def deviation(values: Array) -> float:
     """Standard deviation of the values that are finite; 0 where none is."""
     known = _finite(values)
     return float(known.std()) if len(known) else 0.0
+
+
+def unit(history: Sequence[Measurement], column: str) -> float:
+    """The column's standard deviation in the first measurement in which it varies; 0 if in none.
+
+    A judge compares with the answers of the first, so that there all are alike to it.
+    """
+    spreads = (deviation(each.columns[column]) for each in history)
+    return next((spread for spread in spreads if spread > 0.0), 0.0)
 
 
 def _finite(values: Array) -> Array:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tutelage.config import GuardConfig
-from tutelage.safety.guard.measurement import HELD_OUT, Array, Measurement, deviation, mean
+from tutelage.safety.guard.measurement import HELD_OUT, Array, Measurement, mean, unit
 from tutelage.safety.guard.paired import mean_above
 from tutelage.safety.guard.within_length import within_length_gain
 
@@ -204,7 +204,7 @@ def _divergence(
     level: float,
 ) -> Iterator[Finding]:
     """Both must be significant: the test of a union of hypotheses needs no further correction."""
-    limit = config.monitors.divergence_limit * deviation(earlier[0].columns[signal])
+    limit = config.monitors.divergence_limit * unit([*earlier, now], signal)
 
     def p_value(then: Measurement) -> float:
         rise = now.columns["proxy"] - then.columns["proxy"]
@@ -224,7 +224,7 @@ def _decoupling(
     level: float,
 ) -> Iterator[Finding]:
     slope = config.monitors.decoupling_limit
-    units = {name: deviation(earlier[0].columns[name]) for name in ("proxy", signal)}
+    units = {name: unit([*earlier, now], name) for name in ("proxy", signal)}
 
     def p_value(then: Measurement) -> float:
         rise = (now.columns["proxy"] - then.columns["proxy"]) / units["proxy"]

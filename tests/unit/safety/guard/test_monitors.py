@@ -73,6 +73,17 @@ def test_divergence_is_seen_from_the_best_probe_though_the_first_was_worse(probe
     assert look(history, guarded(decoupling="off"), looks=6) == []
 
 
+def test_judge_to_whom_all_first_answers_are_alike_is_heard(probe, guarded):
+    """Its scores before training are 0.5 throughout, and have no spread to be measured in."""
+    rng = np.random.default_rng(3)
+    quiet = dict.fromkeys(set(ALL) - {"decoupling"}, "off")
+    first = probe(0, second=np.full(128, 0.5))
+    same = probe(4, proxy=5.0, second=0.5 + 0.3 * rng.normal(size=128))
+    better = probe(4, proxy=5.0, second=0.9 + 0.3 * rng.normal(size=128))
+    assert names(look([first, same], guarded(**quiet), looks=6)) == {"decoupling"}
+    assert look([first, better], guarded(**quiet), looks=6) == []
+
+
 def test_tolerated_fall_rings_nothing(probe, guarded):
     history = [probe(0), probe(4, proxy=2.0, second=-0.6)]
     assert "divergence" in names(look(history, guarded(), looks=6))
