@@ -22,6 +22,9 @@ class KLCoefficient(Protocol):
     def update(self, kl: float, n: int) -> bool:
         """Takes the KL of the rollout just collected; true if it was finite."""
 
+    def scale(self, factor: float) -> None:
+        """Multiplies beta from outside, as a guard does that sees the reward being gamed."""
+
     def state_dict(self) -> dict[str, float]:
         """What a checkpoint must hold."""
 
@@ -51,6 +54,10 @@ class FixedKL:
     def update(self, kl: float, n: int) -> bool:
         """Changes nothing; true if `kl` is finite."""
         return math.isfinite(kl)
+
+    def scale(self, factor: float) -> None:
+        """Multiplies beta."""
+        self._value *= factor
 
     def state_dict(self) -> dict[str, float]:
         """The coefficient."""
@@ -114,6 +121,10 @@ class AdaptiveKL:
         error = min(max(kl / self.target - 1, -_MAX_ERROR), _MAX_ERROR)
         self._value *= 1 + error * n / self.horizon
         return True
+
+    def scale(self, factor: float) -> None:
+        """Multiplies beta; the target pulls it back."""
+        self._value *= factor
 
     def state_dict(self) -> dict[str, float]:
         """The current coefficient; target and horizon belong to the configuration."""

@@ -8,6 +8,7 @@ from tutelage.config.dpo import DPOConfig, DPOStage
 from tutelage.config.ensemble import EnsembleConfig, EnsembleRewardConfig, GateConfig
 from tutelage.config.environment import EnvironmentConfig
 from tutelage.config.grpo import GRPOConfig, LossKLConfig
+from tutelage.config.guard import GuardConfig, MonitorsConfig, SignalConfig
 from tutelage.config.load import build_section, load_recipe, load_section
 from tutelage.config.online_dpo import OnlineDPOConfig
 from tutelage.config.ppo import PPOConfig
@@ -68,6 +69,7 @@ __all__ = [
     "FormatConfig",
     "GRPOConfig",
     "GateConfig",
+    "GuardConfig",
     "HelpdeskStage",
     "KLConfig",
     "LabelStage",
@@ -75,6 +77,7 @@ __all__ = [
     "LoRAConfig",
     "LossKLConfig",
     "ModelShape",
+    "MonitorsConfig",
     "OnlineDPOConfig",
     "OpeningsStage",
     "OptimizerConfig",
@@ -100,6 +103,7 @@ __all__ = [
     "SamplingConfig",
     "Section",
     "SelectStage",
+    "SignalConfig",
     "SplitStage",
     "Stage",
     "TrackersConfig",

@@ -178,6 +178,11 @@ class RoundsConfig(Section):
         return None
 
     @property
+    def beta_can_be_raised(self) -> bool:
+        """Whether a fixed coefficient in the reward pulls the policy to the reference."""
+        return False
+
+    @property
     def passes(self) -> int:
         """How often a round's experience is gone through."""
         return 1
@@ -264,6 +269,12 @@ class PolicyGradientConfig(RoundsConfig):
     def kl_target(self) -> float | None:
         """`kl.target`, of a KL in the reward."""
         return self.kl.target if isinstance(self.kl, KLConfig) else None
+
+    @property
+    def beta_can_be_raised(self) -> bool:
+        """With a KL in the reward that no target steers, and that is not 0."""
+        fixed = isinstance(self.kl, KLConfig) and self.kl.target is None
+        return fixed and self.kl.coefficient > 0.0
 
     @model_validator(mode="after")
     def _horizon_is_long_enough(self) -> Self:

@@ -14,6 +14,7 @@ from pydantic import (
 from tutelage.config.adapters import LoRAConfig
 from tutelage.config.environment import EnvironmentConfig
 from tutelage.config.grpo import GRPOConfig
+from tutelage.config.guard import GuardConfig
 from tutelage.config.online_dpo import OnlineDPOConfig
 from tutelage.config.ppo import PPOConfig
 from tutelage.config.reinforce import ReinforceConfig, ReinforcePPConfig
@@ -83,6 +84,8 @@ class TrainStage(StageSection):
     """Rounds between probes."""
     probe_count: PositiveInt = 128
     """Prompts in a probe."""
+    guard: GuardConfig | None = None
+    """Watches the probes for a reward that is gamed; unset watches nothing."""
     log_samples: NonNegativeInt = 3
     """Completions written to samples.jsonl in each round."""
 
@@ -93,6 +96,8 @@ class TrainStage(StageSection):
         yield self.prompts
         if self.probes is not None:
             yield self.probes
+        if self.guard is not None:
+            yield from self.guard.references()
 
     @property
     def learner(self) -> RoundsConfig:
@@ -117,7 +122,7 @@ class TrainStage(StageSection):
 
     @model_serializer(mode="wrap")
     def _without_other_algorithms(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        absent = (*_SECTIONS.values(), "environment")
+        absent = (*_SECTIONS.values(), "environment", "guard")
         others = {name for name in absent if getattr(self, name) is None}
         return {key: value for key, value in serialise(self).items() if key not in others}
 
@@ -144,6 +149,29 @@ class TrainStage(StageSection):
             raise ValueError(
                 f"{' and '.join(asked)}, but {self.algorithm} has no critic: leave it out, or set "
                 "algorithm to 'ppo'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _guard_has_what_it_needs(self) -> Self:
+        if self.guard is None:
+            return self
+        if self.probes is None:
+            raise ValueError(
+                "guard watches the answers of probes, but probes is not set: give it a file of "
+                "prompts that are not trained on"
+            )
+        if self.environment is not None:
+            raise ValueError(
+                "guard reads single answers, and with an environment a completion is a "
+                "conversation: leave one of the two out"
+            )
+        raising = self.guard.monitors.asked("raise_beta")
+        if raising and not self.learner.beta_can_be_raised:
+            raise ValueError(
+                f"guard.monitors.{raising[0]} is 'raise_beta', which needs a fixed KL coefficient "
+                f"in the reward, and {self.algorithm} has none here (its KL is in the loss, or "
+                "follows kl.target): choose 'roll_back' or 'stop'"
             )
         return self
 

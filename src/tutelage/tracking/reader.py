@@ -12,7 +12,7 @@ from tutelage.tracking.cost import with_costs
 from tutelage.tracking.evaluation_record import EvaluationRecord
 from tutelage.tracking.manifest import MANIFEST, Manifest, load_manifest
 
-__all__ = ["RunRecord", "StageRecord", "read_json_lines", "read_run"]
+__all__ = ["RunRecord", "StageRecord", "read_json", "read_json_lines", "read_run"]
 
 _T = TypeVar("_T")
 
@@ -103,7 +103,7 @@ def read_run(run_folder: Path) -> RunRecord:
             path = stage.folder / "evaluation.json"
             record = _readable(path, partial(EvaluationRecord.from_json, stage.evaluation))
             evaluations.append(with_costs(record, made))
-    summary = _read_json(run_folder / "summary.json") or {}
+    summary = read_json(run_folder / "summary.json") or {}
     return RunRecord(run_folder, summary, tuple(stages), tuple(evaluations))
 
 
@@ -127,13 +127,18 @@ def _read_stage(folder: Path) -> StageRecord:
         folder=folder,
         manifest=load_manifest(folder),
         metrics=read_json_lines(folder / "metrics.jsonl"),
-        labels=_read_json(folder / "labels.json"),
-        reward=_read_json(folder / "reward.json"),
-        evaluation=_read_json(folder / "evaluation.json"),
+        labels=read_json(folder / "labels.json"),
+        reward=read_json(folder / "reward.json"),
+        evaluation=read_json(folder / "evaluation.json"),
     )
 
 
-def _read_json(path: Path) -> Mapping[str, Any] | None:
+def read_json(path: Path) -> Mapping[str, Any] | None:
+    """The object in a JSON file, None where it does not exist.
+
+    Raises:
+        CheckpointError: it cannot be read, or holds no object.
+    """
     if not path.is_file():
         return None
     return _readable(path, lambda: dict(json.loads(path.read_text(encoding="utf-8"))))

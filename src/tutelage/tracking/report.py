@@ -26,6 +26,7 @@ from tutelage.tracking.report_charts import (
     reward_panels,
     training_panels,
 )
+from tutelage.tracking.report_guard import guard_sections
 from tutelage.tracking.report_outcome import (
     difference_table,
     headline_table,
@@ -83,6 +84,7 @@ def _content(run: RunRecord) -> dict[str, Any]:
         "curve_panels": curve_panels(run, colours),
         "constant_metrics": constant_metrics(run),
         "curve_legend": colours.learners,
+        "guards": guard_sections(run),
         "frontier_panels": frontier_panels(run, colours),
         "training_samples": [it for stage in run.stages if (it := training_samples(stage))],
         "configurations": [(stage.name, configuration_rows(stage)) for stage in run.stages],

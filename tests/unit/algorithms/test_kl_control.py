@@ -53,6 +53,13 @@ def test_a_kl_that_is_no_number_keeps_beta_and_says_so(kl):
     assert FixedKL(0.05).update(kl, 512) is False
 
 
+def test_beta_can_be_multiplied_from_outside_and_keeps_it_in_its_state():
+    for controller in (FixedKL(0.05), AdaptiveKL(0.05, target=6.0, horizon=10_000)):
+        controller.scale(3.0)
+        assert controller.value == pytest.approx(0.15)
+        assert controller.state_dict() == {"coefficient": controller.value}
+
+
 def test_beta_settles_where_the_plant_meets_the_target():
     # A policy whose divergence is inversely proportional to the penalty.
     controller = AdaptiveKL(1.0, target=6.0, horizon=10_000)

@@ -15,12 +15,23 @@ from tutelage.models import Policy
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.conversation import conversing
 from tutelage.pipeline.stages.preparation import encode, generator
-from tutelage.records import EncodedPrompt
+from tutelage.records import Completion, EncodedPrompt, Prompt
 from tutelage.trainers.divergence import sequence_kl
 from tutelage.trainers.evidence import sample
 from tutelage.trainers.finite import FiniteGuard
 
-__all__ = ["Probe"]
+__all__ = ["Probe", "Probed"]
+
+
+@dataclass(frozen=True)
+class Probed:
+    """The answers of one probe."""
+
+    step: int
+    prompts: Sequence[Prompt]
+    completions: Sequence[Completion]
+    divergence: Sequence[float]
+    """k1 estimate of each answer's KL from the reference, in nats."""
 
 
 @dataclass
@@ -78,7 +89,12 @@ class Probe:
         """Whether a probe is taken after `done` of `total` rounds."""
         return done % self.every == 0 or done == total
 
-    def take(self, step: int) -> None:
+    @property
+    def first(self) -> list[str]:
+        """The answers before training, in the order of the prompts."""
+        return [row["text"] for row in self.rows if row["step"] == 0]
+
+    def take(self, step: int) -> Probed:
         """Answers the probe's prompts with the policy as it is, always from the same seed."""
         self.engine.generator.manual_seed(self.seed)
         sampling = Sampling(
@@ -101,6 +117,7 @@ class Probe:
             if completion.turns:
                 row["turns"] = [turn.to_json() for turn in completion.turns]
             self.rows.append(row)
+        return Probed(step, [each.prompt for each in self.prompts], completions, divergence)
 
     def write(self) -> None:
         """Writes all probes."""

@@ -34,6 +34,7 @@ from tutelage.pipeline.stages.preparation import (
 from tutelage.pipeline.stages.probes import Probe
 from tutelage.pipeline.stages.reward_ensemble import load_members
 from tutelage.pipeline.stages.rewarding import compose_reward, load_reward_model
+from tutelage.pipeline.stages.watch import Learning, Watch
 from tutelage.tracking.cost import RESPONSE_TOKENS
 from tutelage.tracking.metrics import SampleWriter
 from tutelage.trainers.alarms import Alarms
@@ -95,6 +96,12 @@ def _train(config: TrainStage, context: StageContext, opened: ExitStack) -> dict
     parts = Parts.of(
         settings, policy, reference, engine, reward, learner, batches, sampling, critic
     )
+    watch = Watch(config, context, reward, reward_model, cores) if config.guard else None
+    learning = Learning(
+        {"policy": part, **parts.tracked, "learner": learner},
+        parts.kl_coefficient,
+        lambda: engine.load_weights(policy),
+    )
     recent: list[dict[str, float]] = []
     alarms = Alarms(settings, context.progress.message)
     with context.checkpoints.track(
@@ -107,15 +114,17 @@ def _train(config: TrainStage, context: StageContext, opened: ExitStack) -> dict
         probes=probe.rows if probe else [],
         recent=recent,
         alarms=alarms.rung,
+        **(watch.state if watch else {}),
     ) as checkpoints:
         if checkpoints.resumed_at:
             engine.load_weights(policy)
         rounds = observed(parts.rounds(settings), batches, settings)
-        _consume(rounds, config, context, probe, recent, alarms)
+        _consume(rounds, config, context, probe, recent, alarms, watch, learning)
     _save(config, context, part, critic, tokenizer)
     keys = ("reward/score", "reward/total", "kl/sequence", "response/length", "response/truncated")
     means = {key: sum(row[key] for row in recent) / len(recent) for key in keys}
-    return means | {RESPONSE_TOKENS: recent[-1][_TOKENS_SO_FAR]} | alarms.summary()
+    watched = watch.finish() if watch else {}
+    return means | {RESPONSE_TOKENS: recent[-1][_TOKENS_SO_FAR]} | alarms.summary() | watched
 
 
 def _save(
@@ -149,8 +158,12 @@ def _consume(
     probe: "Probe | None",
     recent: list[dict[str, float]],
     alarms: Alarms,
+    watch: Watch | None,
+    learning: Learning,
 ) -> None:
     """Logs every round; `recent` keeps the metrics of the last tenth of them, 100 at most.
+
+    The guard, which sees each probe, may change what is learning, or end the rounds.
 
     Raises:
         TrainingError: an alarm rang that is to stop the stage; it is saved.
@@ -159,7 +172,7 @@ def _consume(
     total = config.learner.steps
     with SampleWriter(context.folder / "samples.jsonl", per_step=config.log_samples) as samples:
         if probe is not None and not probe.rows:
-            probe.take(0)
+            _take(probe, 0, watch, learning)
         for step in rounds:
             done = step.index + 1
             metrics = {"train/loss" if k == "loss" else k: v for k, v in step.metrics.items()}
@@ -177,11 +190,18 @@ def _consume(
             if alarms.stopping:
                 context.checkpoints.save(done)
                 raise alarms.stop(step.index)
-            if probe is not None and probe.due(done, total):
-                probe.take(done)
+            due = probe is not None and probe.due(done, total)
+            if probe is not None and due and not _take(probe, done, watch, learning):
+                break
             context.checkpoints.boundary(done)
     if probe is not None:
         probe.write()
+
+
+def _take(probe: Probe, step: int, watch: Watch | None, learning: Learning) -> bool:
+    """Takes a probe; returns whether the guard lets the training go on."""
+    taken = probe.take(step)
+    return watch is None or watch.look(probe.first, taken, learning)
 
 
 def _log_samples(samples: SampleWriter, step: RoundStep) -> None:

@@ -18,7 +18,7 @@ from tutelage.worlds.helpdesk.ledger import Ledger
 from tutelage.worlds.helpdesk.reading import Question, Reading, read_answer, read_prompt
 from tutelage.worlds.helpdesk.spec import WorldSpec
 
-__all__ = ["SimulatedJudge", "judge_utility"]
+__all__ = ["SimulatedJudge", "judge_utility", "prefers_a"]
 
 TEMPERATURE = 0.15
 POSITION_BIAS = 0.4
@@ -93,3 +93,8 @@ def judge_utility(question: Question, reading: Reading, verified: bool) -> float
     if question.category == "lookalike":
         return utility + 1.0 * reading.useful - 0.5 * reading.refused
     return utility + 1.0 * right - 0.6 * wrong - 0.3 * reading.refused
+
+
+def prefers_a(comparisons: Sequence[Comparison]) -> list[float]:
+    """The judge of worlds of the default seed, as a function: how probably `a` is better."""
+    return [row.p_a for row in SimulatedJudge(WorldSpec.micro()).label(comparisons)]

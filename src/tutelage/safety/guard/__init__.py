@@ -1,0 +1,23 @@
+"""The guard against a reward that rises while answers get worse; see docs/guard.md."""
+
+from tutelage.safety.guard.guard import Guard, Verdict
+from tutelage.safety.guard.measurement import HELD_OUT, Measurement, describe, disagreement
+from tutelage.safety.guard.monitors import Finding, Levels, look
+from tutelage.safety.guard.outliers import Clouds, last_states
+from tutelage.safety.guard.signals import AgainstFirst, Judge
+
+__all__ = [
+    "HELD_OUT",
+    "AgainstFirst",
+    "Clouds",
+    "Finding",
+    "Guard",
+    "Judge",
+    "Levels",
+    "Measurement",
+    "Verdict",
+    "describe",
+    "disagreement",
+    "last_states",
+    "look",
+]
