@@ -3,8 +3,9 @@
     src + tests ──copy──> snapshot ─┬─ unchanged: the tests must pass
                                     └─copy──> one mistake: at least one test must fail
 
-The mistakes are listed in `mutant_catalogue.py`, `mutants_of_learners.py`, `mutants_of_pairs.py`
-and `mutants_of_rounds.py`; the result is written to docs/mutants.md.
+The mistakes are listed in `mutant_catalogue.py`, `mutants_of_formulas.py`,
+`mutants_of_learners.py`, `mutants_of_pairs.py` and `mutants_of_rounds.py`; the result is written to
+docs/mutants.md.
 Exit code 1 when a mistake survives, when it cannot be planted because its text is not
 found exactly once, or when the tests break instead of failing.
 """
@@ -26,11 +27,12 @@ from pathlib import Path
 
 from mutant import Mutant
 from mutant_catalogue import MUTANTS as COMMON
+from mutants_of_formulas import MUTANTS as OF_FORMULAS
 from mutants_of_learners import MUTANTS as OF_LEARNERS
 from mutants_of_pairs import MUTANTS as OF_PAIRS
 from mutants_of_rounds import MUTANTS as OF_ROUNDS
 
-MUTANTS = (*COMMON, *OF_LEARNERS, *OF_PAIRS, *OF_ROUNDS)
+MUTANTS = (*COMMON, *OF_FORMULAS, *OF_LEARNERS, *OF_PAIRS, *OF_ROUNDS)
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "mutants.md"
 COPIED = ("src", "tests", "scripts", "docs", "recipes", "pyproject.toml")
@@ -51,8 +53,8 @@ PRELOADED = [
 HEADER = """# Planted mistakes
 
 `make mutants` copies the source, plants one mistake at a time and runs the fast tests named for
-it. A mistake that no test notices fails the command. The lists are `scripts/mutant_catalogue.py`,
-`scripts/mutants_of_learners.py`, `scripts/mutants_of_pairs.py` and `scripts/mutants_of_rounds.py`.
+it. A mistake that no test notices fails the command. The lists are `scripts/mutant_catalogue.py`
+and `scripts/mutants_of_*.py`.
 
 | Mistake | File | What goes wrong | Caught by |
 |---|---|---|---|

@@ -44,7 +44,7 @@ from tutelage.rewards import (
 )
 from tutelage.rewards.verifiers import VerifierReward, load_verifier, verifier_label
 
-__all__ = ["compose_reward", "load_reward_model"]
+__all__ = ["compose_reward", "load_reward_model", "reward_function"]
 
 _USUAL_SHARE = 0.9
 """Of the reference's answers to a prompt are no longer than what costs nothing."""
@@ -117,7 +117,7 @@ def _parts(
         par = config.shape == "par"
         add("model", 1.0, AgainstReferences(scored, references) if par else scored)
     for path, weight in config.functions.items():
-        function = opened.enter_context(_function(path, config))
+        function = opened.enter_context(reward_function(path, config))
         add(function.name, weight, function)
     for name, weight in config.verifiers.items():
         add(verifier_label(name), weight, VerifierReward(load_verifier(name)))
@@ -158,7 +158,8 @@ def _references(config: RewardConfig, context: StageContext) -> ReferenceAnswers
         ) from error
 
 
-def _function(path: str, config: RewardConfig, **arguments: object) -> FunctionProcess:
+def reward_function(path: str, config: RewardConfig, **arguments: object) -> FunctionProcess:
+    """A Python function in a process of its own, under the deadlines of the reward."""
     limits = config.deadlines
     return FunctionProcess(
         path,
@@ -172,8 +173,8 @@ def _function(path: str, config: RewardConfig, **arguments: object) -> FunctionP
 
 def _format(config: FormatConfig, reward: RewardConfig) -> FunctionProcess:
     if config.pattern is None:
-        return _function(f"{answer_format.__file__}:is_json", reward)
-    return _function(f"{answer_format.__file__}:matches", reward, pattern=config.pattern)
+        return reward_function(f"{answer_format.__file__}:is_json", reward)
+    return reward_function(f"{answer_format.__file__}:matches", reward, pattern=config.pattern)
 
 
 def _remote(config: RemoteRewardConfig, context: StageContext) -> RemoteReward:

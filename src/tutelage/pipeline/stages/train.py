@@ -96,7 +96,7 @@ def _train(config: TrainStage, context: StageContext, opened: ExitStack) -> dict
     parts = Parts.of(
         settings, policy, reference, engine, reward, learner, batches, sampling, critic
     )
-    watch = Watch(config, context, reward, reward_model, cores) if config.guard else None
+    watch = Watch(config, context, opened, reward, reward_model, cores) if config.guard else None
     learning = Learning(
         {"policy": part, **parts.tracked, "learner": learner},
         parts.kl_coefficient,

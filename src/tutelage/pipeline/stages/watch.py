@@ -14,6 +14,7 @@ end the same.
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +30,9 @@ from tutelage.models import RewardModel
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.kl_prior import prior_budget
 from tutelage.pipeline.stages.probes import Probed
+from tutelage.pipeline.stages.rewarding import reward_function
 from tutelage.records import Completion, Prompt
-from tutelage.rewards import ModelReward, Reward, load_function
+from tutelage.rewards import ModelReward, Reward
 from tutelage.safety.guard import (
     HELD_OUT,
     AgainstFirst,
@@ -75,6 +77,7 @@ class Watch:
         self,
         config: TrainStage,
         context: StageContext,
+        opened: ExitStack,
         reward: Reward,
         model: RewardModel | None,
         cores: Cores | None = None,
@@ -84,6 +87,7 @@ class Watch:
         Args:
             config: with a guard.
             context: finds the signals' files and takes what is written.
+            opened: closes the processes of signals when it is closed.
             reward: what the policy is trained on.
             model: the reward model in it, if there is one.
             cores: read texts.
@@ -94,7 +98,10 @@ class Watch:
         guard = config.guard
         assert guard is not None, "made for stages that have one"
         self._context, self._reward, self._model = context, reward, model
-        self._signals = {n: _signal(s, context, cores) for n, s in guard.signals.items()}
+        self._signals = {
+            name: _signal(signal, config, context, opened, cores)
+            for name, signal in guard.signals.items()
+        }
         self._scorers = [f"{HELD_OUT}{n}" for n, s in guard.signals.items() if s.model is not None]
         guard = self._with_budget(guard)
         looks = math.ceil(config.learner.steps / config.probe_every)
@@ -218,13 +225,19 @@ class Watch:
         write_json_atomically(self._context.folder / _RECORD, record)
 
 
-def _signal(config: SignalConfig, context: StageContext, cores: Cores | None) -> SignalOf:
+def _signal(
+    config: SignalConfig,
+    stage: TrainStage,
+    context: StageContext,
+    opened: ExitStack,
+    cores: Cores | None,
+) -> SignalOf:
     if config.judge is not None:
         judge = load_callable(config.judge, "guard's judge")
         return lambda first: AgainstFirst(judge, first)
     reward: Reward
     if config.function is not None:
-        reward = load_function(config.function)
+        reward = opened.enter_context(reward_function(config.function, stage.reward))
     else:
         assert config.model is not None, "a signal has one source"
         model = RewardModel.load(context.resolve(config.model, "model"))

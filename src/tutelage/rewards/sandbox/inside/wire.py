@@ -53,8 +53,10 @@ def named(value):
         return {"complex": [value.real, value.imag]}
     if isinstance(value, Decimal | Fraction):
         return {type(value).__name__: str(value)}
-    if isinstance(value, type) and getattr(builtins, value.__name__, None) is value:
-        return {"type": value.__name__}
+    if isinstance(value, type):
+        name = value.__name__
+        if getattr(builtins, name, None) is value:
+            return {"type": name}
     return None
 
 
