@@ -35,6 +35,8 @@ def spread(values: Sequence[float]) -> float:
     middle = median(values)
     if not middle:
         return math.inf
+    if len(values) < 2:
+        return 0.0
     low, _, high = quantiles(values, n=4, method="inclusive")
     return (high - low) / middle
 

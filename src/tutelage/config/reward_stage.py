@@ -1,15 +1,13 @@
 """The stage that trains a reward model, or several, on preferences."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     Field,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
-    SerializerFunctionWrapHandler,
-    model_serializer,
     model_validator,
 )
 
@@ -22,20 +20,6 @@ from tutelage.config.training import BatchConfig, OptimizerConfig, PrecisionConf
 __all__ = ["RewardPhase", "RewardStage"]
 
 ErrorShare = Annotated[float, Field(ge=0.0, lt=0.5)]
-
-
-def _written(section: Section, serialise: SerializerFunctionWrapHandler, names: str) -> Any:
-    """The section without those of its `names` that are not used.
-
-    A key that is not set does not make a finished stage another one.
-    """
-    unused = {
-        name
-        for name in names.split()
-        if getattr(section, name) == type(section).model_fields[name].get_default()
-        or getattr(section, name) == {}
-    }
-    return {key: value for key, value in serialise(section).items() if key not in unused}
 
 
 class RewardPhase(Section):
@@ -54,10 +38,6 @@ class RewardPhase(Section):
     """The same names -> share of judgements that are the wrong way round, below 0.5. The loss then
     looks for the margins that judgements without errors would have given."""
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-5, warmup=0.03)
-
-    @model_serializer(mode="wrap")
-    def _without_unused(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return dict(_written(self, serialise, "weights errors"))
 
 
 class RewardStage(StageSection):
@@ -108,11 +88,6 @@ class RewardStage(StageSection):
         """Models that are trained on all pairs or nearly all: members and folds."""
         members = 1 if self.ensemble is None else self.ensemble.members
         return members + (self.folds or 0)
-
-    @model_serializer(mode="wrap")
-    def _without_unused(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        later = "strength_margin tie_threshold ensemble folds learning_curve"
-        return dict(_written(self, serialise, later))
 
     @model_validator(mode="after")
     def _one_likelihood(self) -> Self:

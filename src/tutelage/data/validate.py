@@ -15,7 +15,6 @@ from typing import Any
 from tutelage.data.checking import CheckedRow, checked_rows
 from tutelage.data.jsonl import Fault, scan_jsonl
 from tutelage.data.leakage import PromptIndex, asked
-from tutelage.data.near import NearDuplicates
 from tutelage.data.schema import Schema
 from tutelage.data.text import normalize, suspicions
 from tutelage.errors import DataError
@@ -178,6 +177,9 @@ class _Near:
     """What in one file nearly is another row of it, or nearly a prompt to keep apart."""
 
     def __init__(self, threshold: float, against: Sequence[str | Path]) -> None:
+        # numpy, which nothing else of a validation needs.
+        from tutelage.data.near import NearDuplicates
+
         self._rows, self._prompts = NearDuplicates(threshold), NearDuplicates(threshold)
         self._apart: list[tuple[str, int]] = []
         for path in against:

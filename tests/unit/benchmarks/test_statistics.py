@@ -10,6 +10,7 @@ def test_spread_is_the_range_of_the_middle_half_over_the_median():
     # Quartiles of 0, 1 ... 4 are 1 and 3.
     assert spread([10.0, 11.0, 12.0, 13.0, 14.0]) == pytest.approx(2.0 / 12.0)
     assert spread([5.0, 5.0]) == 0.0
+    assert spread([5.0]) == 0.0
     assert spread([0.0, 0.0]) == math.inf
 
 

@@ -13,7 +13,7 @@ SHOWN = re.findall(r"^\$ tutelage (.*)$", PAGE, re.MULTILINE)
 
 
 def test_page_lists_every_command():
-    listed = re.findall(r"^\| `tutelage (\w+)", PAGE, re.MULTILINE)
+    listed = re.findall(r"^\| `tutelage ([\w-]+)", PAGE, re.MULTILINE)
     assert list(dict.fromkeys(listed)) == [name for name in build_app() if name[0] != "-"]
 
 

@@ -1,4 +1,4 @@
-"""Rewards in a recipe: what is refused, and what older recipes do not notice."""
+"""Rewards in a recipe: what is accepted and what is refused."""
 
 import pytest
 from pydantic import ValidationError
@@ -6,18 +6,6 @@ from pydantic import ValidationError
 from tutelage.config import RewardConfig
 
 SERVICE = {"url": "http://127.0.0.1:8600"}
-
-
-def test_keys_that_nobody_set_are_not_written():
-    """A stage that was finished before there were such keys is still recognised."""
-    plain = RewardConfig(model="rm", functions={"a.py:f": 1.0})
-    assert set(plain.model_dump()) == {"model", "clip", "length", "functions"}
-    assert plain.to_json() == {
-        "model": "rm",
-        "clip": None,
-        "length": None,
-        "functions": {"a.py:f": 1.0},
-    }
 
 
 @pytest.mark.parametrize(

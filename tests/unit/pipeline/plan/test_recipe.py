@@ -53,14 +53,27 @@ def ppo(config_only, recipe_of):
 # Shipped recipes
 
 
+MODELS_TO_NAME = {"reward-models": "encoder", "rlvr-gsm8k": "model"}
+"""Shipped recipe -> the input that is a model of the user's own."""
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_shipped_recipe_fits_a_small_laptop(path):
-    recipe = load_recipe(path, ["--threads", "4", "--parallel", "2"])
+def test_shipped_recipe_fits_a_small_laptop(path, config_only):
+    named = MODELS_TO_NAME.get(path.stem)
+    given = [f"--inputs.{named}", config_only()] if named else []
+    recipe = load_recipe(path, ["--threads", "4", "--parallel", "2", *given])
     verdict = judged(recipe, 8 * GIB)
     assert verdict.fits
     planned = {stage.name for stage in verdict.plan.stages}
     kinds = {"pretrain", "sft", "sample", "reward", "dpo", "select", "train", "evaluate"}
     assert planned == {n for n, stage in recipe.stages.items() if stage.kind in kinds}
+
+
+@pytest.mark.parametrize(("name", "model"), MODELS_TO_NAME.items())
+def test_recipe_whose_model_is_the_users_says_how_to_name_it(name, model):
+    recipe = load_recipe(ROOT / "recipes" / f"{name}.yaml")
+    with pytest.raises(ConfigError, match=rf"--inputs\.{model} FOLDER"):
+        judged(recipe)
 
 
 def test_inputs_that_are_no_models_need_not_be_given():

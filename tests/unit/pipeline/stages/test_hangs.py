@@ -116,7 +116,7 @@ TRIED = sorted(PLACES) if os.environ.get("HANGS") == "all" else ["pretrain", "tr
 
 
 def test_every_kind_of_stage_that_reads_something_is_tried():
-    assert {*PLACES, "helpdesk"} == stage_kinds().keys()
+    assert {*PLACES, "helpdesk", "arithmetic"} == stage_kinds().keys()
 
 
 @pytest.mark.slow
