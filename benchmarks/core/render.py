@@ -64,6 +64,11 @@ def _result_lines(row: Row, record: Mapping[str, Any] | None) -> list[str]:
         return absent
     if record["status"] != "ok":
         return [f"| {row.name} | | {record['status']} | | | {row.goal} |", *absent]
+    noisy = [
+        f"| {row.name} | {name} | discarded: {reason} | | | {row.goal} |"
+        for name, reason in record.get("noisy", {}).items()
+    ]
+    absent += noisy
     pairs = list(dict.fromkeys((r["ours"], r["peer"]) for r in record["ratios"]))
     if not pairs:
         ours = (name for name, side in record["sides"].items() if "median" in side)

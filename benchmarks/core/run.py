@@ -16,7 +16,7 @@ from benchmarks.core import machine
 from benchmarks.core.order import rounds
 from benchmarks.core.process import SideFailed, SideProcess
 from benchmarks.core.row import NotAvailable, Row, Side
-from benchmarks.core.statistics import discard_reason, ratio, spread
+from benchmarks.core.statistics import noisy_sides, ratio, spread
 
 __all__ = ["run_row", "run_until_quiet"]
 
@@ -76,7 +76,8 @@ def run_row(row: Row, repeats: int, open_side: Open, seconds: float = 0.0) -> di
         record["status"], record["reason"] = "failed", str(failure)
     else:
         if record["status"] == "ok":
-            record["ratios"] = _ratios(row, measured)
+            quiet = {k: v for k, v in measured.items() if k not in record.get("noisy", {})}
+            record["ratios"] = _ratios(row, quiet)
             if row.work is not None:
                 record["limit"] = _limit(row, record["sides"], open_side)
     record["load_after"] = machine.load()
@@ -150,8 +151,9 @@ def _take_turns(
 
 
 def _verdict(
-    row: Row, record: Mapping[str, Any], measured: Mapping[str, Figures]
+    row: Row, record: dict[str, Any], measured: Mapping[str, Figures]
 ) -> tuple[str, str | None]:
+    """Whether anything can be compared; `record` is told which sides cannot."""
     failed = [line for line in record["parity"] if not line["passed"]]
     if failed:
         lines = (f"{line['side']}: {line['name']} {line['value']:.3g}" for line in failed)
@@ -167,11 +169,14 @@ def _verdict(
     compared = {
         name: {key: figures[key] for key in row.quantities} for name, figures in measured.items()
     }
-    reason = discard_reason(compared)
-    if reason is None:
+    record["noisy"] = noisy_sides(compared)
+    quiet = [side for side in row.sides if side.name in compared.keys() - record["noisy"].keys()]
+    lone = all(side.ours for side in row.sides if side.name in compared)
+    if any(side.ours for side in quiet) and (lone or not all(side.ours for side in quiet)):
         return "ok", None
     others = max((max(figures.get("others", [0.0])) for figures in measured.values()), default=0.0)
-    return "discarded", f"{reason}; others took up to {others:.1f} cores during a turn"
+    reasons = "; ".join(record["noisy"].values())
+    return "discarded", f"{reasons}; others took up to {others:.1f} cores during a turn"
 
 
 def _limit(row: Row, sides: Mapping[str, Any], open_side: Open) -> dict[str, Any]:

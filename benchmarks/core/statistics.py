@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 
-__all__ = ["MAX_SPREAD", "Ratio", "discard_reason", "median_interval", "ratio", "spread"]
+__all__ = ["MAX_SPREAD", "Ratio", "median_interval", "noisy_sides", "ratio", "spread"]
 
 MAX_SPREAD = 0.10
 """A side whose quartiles differ by more than this says the machine was not quiet."""
@@ -69,21 +69,22 @@ def ratio(ours: Sequence[float], peer: Sequence[float]) -> Ratio:
     return Ratio(median(quotients), low, high, confidence)
 
 
-def discard_reason(
+def noisy_sides(
     measured: Mapping[str, Mapping[str, Sequence[float]]], limit: float = MAX_SPREAD
-) -> str | None:
-    """Why a run does not count, or nothing.
+) -> dict[str, str]:
+    """The sides that nothing can be compared with, and why.
 
     Args:
         measured: side -> quantity -> one value per repeat.
-        limit: largest allowed spread of any of them.
+        limit: largest allowed spread of any of its quantities.
     """
+    found = {}
     for side, quantities in measured.items():
-        for quantity, values in quantities.items():
-            found = spread(values)
-            if found > limit:
-                return (
-                    f"{side} differs from itself by {found:.0%} in {quantity}, at most "
-                    f"{limit:.0%} is allowed: the machine was not quiet"
-                )
-    return None
+        spreads = {quantity: spread(values) for quantity, values in quantities.items()}
+        worst = max(spreads, key=lambda quantity: spreads[quantity], default=None)
+        if worst is not None and spreads[worst] > limit:
+            found[side] = (
+                f"{side} differs from itself by {spreads[worst]:.0%} in {worst}, at most "
+                f"{limit:.0%} is allowed: the machine was not quiet"
+            )
+    return found

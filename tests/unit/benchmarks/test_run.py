@@ -86,11 +86,29 @@ def test_failed_gate_means_no_figures_and_no_peer():
     assert "peer" not in record["sides"]
 
 
-def test_noise_of_any_side_discards_the_run():
-    record, _ = run(peer=(3.0, 3.8))
+@pytest.mark.parametrize(
+    ("noisy", "seconds"),
+    [("peer", {"peer": (3.0, 3.8)}), ("tutelage", {"ours": (1.0, 1.4)})],
+)
+def test_noise_of_ours_or_of_all_peers_discards_the_run(noisy, seconds):
+    record, _ = run(**seconds)
     assert record["status"] == "discarded"
-    assert "peer" in record["reason"]
+    assert noisy in record["reason"]
     assert record["ratios"] == []
+
+
+def test_a_noisy_peer_is_left_out_where_another_one_is_quiet():
+    second = Side("second", "second", environment="second")
+    diary = []
+    seconds = {"tutelage": (1.0, 1.0), "peer": (3.0, 3.8), "second": (2.0, 2.0)}
+    record = run_row(
+        Row("X1", "a row", ">= 2x", [OURS, PEER, second]),
+        2,
+        lambda side: ScriptedSide(side, seconds[side.name], diary),
+    )
+    assert record["status"] == "ok"
+    assert {ratio["peer"] for ratio in record["ratios"]} == {"second"}
+    assert list(record["noisy"]) == ["peer"]
 
 
 def test_sides_must_do_the_same_work():
