@@ -48,7 +48,8 @@ class TrainStage(StageSection):
     """The learner; its settings are in the section of the same name."""
     model: Reference
     """The policy to start from; its frozen copy is the reference."""
-    reward: RewardConfig
+    reward: RewardConfig = RewardConfig()
+    """What the policy is paid for; empty where `online_dpo.judge` compares."""
     prompts: Reference
     """A file of the `prompts` schema."""
     limit: PositiveInt | None = None
@@ -106,6 +107,22 @@ class TrainStage(StageSection):
         assert isinstance(settings, RoundsConfig), "filled in when the stage is read"
         return settings
 
+    @property
+    def judge(self) -> str | None:
+        """Who compares completions in the place of the reward: `path.py:name`."""
+        return self.online_dpo.judge if self.online_dpo is not None else None
+
+    def python(self) -> Iterator[tuple[str, str]]:
+        """What the stage runs of the user's own Python files: key and `path.py:name`."""
+        yield from (("reward.functions", path) for path in self.reward.functions)
+        if self.judge is not None:
+            yield "online_dpo.judge", self.judge
+        for name, signal in self.guard.signals.items() if self.guard else ():
+            if signal.function is not None:
+                yield f"guard.signals.{name}.function", signal.function
+            if signal.judge is not None:
+                yield f"guard.signals.{name}.judge", signal.judge
+
     def with_learner(self, settings: RoundsConfig) -> Self:
         """The stage with other settings of its algorithm, as they are."""
         return self.model_copy(update={_SECTIONS[self.algorithm]: settings})
@@ -135,6 +152,28 @@ class TrainStage(StageSection):
                 f"algorithm is {self.algorithm!r} but there is a section {others[0]!r}, which "
                 f"nothing would read: move its keys to {chosen!r}, or set algorithm to "
                 f"{_algorithm(others[0])!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _reward_or_judge(self) -> Self:
+        if self.judge is None:
+            if "reward" not in self.model_fields_set:
+                raise ValueError("reward is missing: say what the policy is paid for")
+            return self
+        others = [
+            name
+            for name, given in (
+                ("reward", self.reward != RewardConfig()),
+                ("environment", self.environment is not None),
+                ("guard", self.guard is not None),
+            )
+            if given
+        ]
+        if others:
+            raise ValueError(
+                f"online_dpo.judge compares single answers and nothing is scored, but "
+                f"{' and '.join(others)} is set: leave it out, or leave the judge out"
             )
         return self
 

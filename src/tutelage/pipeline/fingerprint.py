@@ -154,10 +154,8 @@ def _path_fingerprint(path: Path) -> str:
 def _functions(stage: Section) -> dict[str, str]:
     if not isinstance(stage, TrainStage):
         return {}
-    files = dict.fromkeys(name.rpartition(":")[0] for name in stage.reward.functions)
-    for file in files:
+    files = {path.rpartition(":")[0]: key for key, path in stage.python()}
+    for file, key in files.items():
         if not Path(file).is_file():
-            raise DataError(
-                f"reward.functions names {file!r}, which is no file: write path/to/file.py:name"
-            )
+            raise DataError(f"{key} names {file!r}, which is no file: write path/to/file.py:name")
     return {file: file_fingerprint(Path(file)) for file in files}

@@ -7,7 +7,7 @@ from tutelage.rewards.parts import FunctionReward, LengthPenalty, ModelReward
 from tutelage.rewards.references import AgainstReferences, LengthPenaltyByPrompt, ReferenceAnswers
 from tutelage.rewards.remote import RemoteLimits, RemoteReward
 from tutelage.rewards.repetition import RepetitionPenalty
-from tutelage.rewards.reward import Reward, Sum, finite_or_failed, require_scores
+from tutelage.rewards.reward import NoReward, Reward, Sum, finite_or_failed, require_scores
 from tutelage.rewards.score_cache import ScoreCache
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "LengthPenalty",
     "LengthPenaltyByPrompt",
     "ModelReward",
+    "NoReward",
     "ReferenceAnswers",
     "RemoteLimits",
     "RemoteReward",

@@ -16,7 +16,7 @@ import torch
 from tutelage.errors import ConfigError, RewardError
 from tutelage.records import Completion, Prompt, Score, ScoreStatus
 
-__all__ = ["Reward", "Sum", "finite_or_failed", "require_scores"]
+__all__ = ["NoReward", "Reward", "Sum", "finite_or_failed", "require_scores"]
 
 _LARGEST = torch.finfo(torch.float32).max
 
@@ -54,6 +54,14 @@ class Sum:
             _add({name: (weight, scores[i]) for name, (weight, scores) in columns.items()})
             for i in range(len(completions))
         ]
+
+
+class NoReward:
+    """For a learner that compares completions: there is nothing that could score them."""
+
+    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Score]:
+        """Refuses to score."""
+        raise RewardError("completions are compared by a judge here, and nothing scores them")
 
 
 def _add(row: Mapping[str, tuple[float, Score]]) -> Score:

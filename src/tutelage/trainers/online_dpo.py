@@ -21,8 +21,8 @@ from tutelage.algorithms import LossOutput, kl_estimate
 from tutelage.config import OnlineDPOConfig
 from tutelage.data.answers import WeightedIds
 from tutelage.experience import Experience
-from tutelage.feedback.gather import Gatherer
 from tutelage.generation import Engine, Sampling
+from tutelage.judging import Judge, in_both_orders
 from tutelage.models import Policy, training_mode
 from tutelage.records import Comparison, Completion, EncodedPrompt, Score, ScoreStatus
 from tutelage.rewards import Reward, finite_or_failed, require_scores
@@ -120,14 +120,15 @@ class ScoredPairs:
 
 
 class AskedPairs:
-    """Whoever judges is asked about the first completion and the second, the third and the fourth.
+    """A judge is asked about the first completion and the second, the third and the fourth.
 
-    What a completion is worth is then the probability that it beats the other one.
+    Each pair is shown in both orders. What a completion is worth is the probability that it beats
+    the other one; pairs of which the judge cannot tell are left out.
     """
 
-    def __init__(self, gatherer: Gatherer) -> None:
+    def __init__(self, judge: Judge) -> None:
         """Args: people, a judge model or a simulation."""
-        self.gatherer = gatherer
+        self.judge = judge
 
     def __call__(
         self, prompts: Sequence[EncodedPrompt], completions: Sequence[Completion]
@@ -148,8 +149,8 @@ class AskedPairs:
             )
             for a, b in both
         ]
-        judged = self.gatherer(comparisons) if comparisons else []
-        pairs = [JudgedPair(a, b, row.p_a) for (a, b), row in zip(both, judged, strict=True)]
+        judged = zip(both, in_both_orders(self.judge, comparisons), strict=True)
+        pairs = [JudgedPair(a, b, p_a) for (a, b), p_a in judged if p_a is not None]
         scores = [Score.failed(ScoreStatus.UNSCORABLE, "not compared")] * len(completions)
         for pair in pairs:
             scores[pair.a], scores[pair.b] = Score(pair.p_a), Score(1 - pair.p_a)

@@ -135,6 +135,8 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("online_dpo", {"entropy_coefficient": 0.1}, "Extra inputs are not permitted"),
     ("online_dpo", {"prompts_per_step": 32}, "a round has only 32 pairs, one for each of prompts"),
     ("online_dpo", {"truncation": {"mode": "bootstrap"}}, "needs a critic, and online_dpo has"),
+    ("online_dpo", {"judge": "j.py:f", "label": "soft"}, "leave one of the two out"),
+    ("online_dpo", {"judge": "j.py:f"}, "nothing is scored, but reward is set"),
 ]
 
 
@@ -159,6 +161,17 @@ def test_updates_of_online_dpo_go_through_a_pair_for_each_prompt():
     assert (online.rows_per_step, online.updates_per_step, online.passes) == (256, 64, 1)
     rloo = stage(algorithm="rloo", rloo=settings).learner
     assert (rloo.rows_per_step, rloo.updates_per_step) == (256, 256)
+
+
+def test_a_judge_stands_in_the_place_of_the_reward():
+    plain = {name: value for name, value in PLAIN.items() if name != "reward"}
+    settings = {"judge": "j.py:f", "sampling": {"samples_per_prompt": 5}, "prompts_per_step": 32}
+    judged = TrainStage.model_validate({**plain, "algorithm": "online_dpo", "online_dpo": settings})
+    # Five completions make two pairs; the last one is not compared.
+    assert judged.learner.updates_per_step == 64
+    assert list(judged.python()) == [("online_dpo.judge", "j.py:f")]
+    with pytest.raises(ValidationError, match="reward is missing"):
+        TrainStage.model_validate(plain)
 
 
 @pytest.mark.parametrize("algorithm", ["grpo", "rloo", "reinforce", "reinforce++", "online_dpo"])

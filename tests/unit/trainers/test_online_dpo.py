@@ -11,7 +11,7 @@ from tutelage.config import BatchConfig, DPOConfig, OnlineDPOConfig, OptimizerCo
 from tutelage.errors import RewardError
 from tutelage.generation import FakeEngine, LocalEngine, Sampling
 from tutelage.models import Policy
-from tutelage.records import EncodedPrompt, Message, Preference, Prompt, Score, ScoreStatus
+from tutelage.records import EncodedPrompt, Message, Prompt, Score, ScoreStatus
 from tutelage.trainers.finite import FiniteGuard
 from tutelage.trainers.learner import Learner
 from tutelage.trainers.online_dpo import AskedPairs, JudgedPair, ScoredPairs, online_dpo
@@ -112,10 +112,10 @@ def test_what_is_cut_off_counts_as_truncation_says(truncation, pairs):
 
 
 def test_dropped_completions_stand_in_no_pair_of_a_judge_either(rounds):
-    def gatherer(comparisons):
-        return [Preference(each, 0.25, "judge", kind="ai") for each in comparisons]
+    def judge(comparisons):
+        return [0.25] * len(comparisons)
 
-    _, (step,) = rounds(AskedPairs(gatherer), engine=cut_off(6), truncation={"mode": "drop"})
+    _, (step,) = rounds(AskedPairs(judge), engine=cut_off(6), truncation={"mode": "drop"})
     assert step.metrics["train/skipped"] == 1
 
 
@@ -136,18 +136,28 @@ def test_too_many_failed_scores_end_the_training():
         judged(scored(scores_of(2.0, FAILED)), 10, 11)
 
 
-def test_a_judge_is_asked_about_every_two_completions():
+def test_a_judge_is_asked_about_every_two_completions_in_both_orders():
     asked = []
 
-    def gatherer(comparisons):
-        asked.extend(comparisons)
-        return [Preference(each, 0.25, "judge", kind="ai") for each in comparisons]
+    def judge(comparisons):
+        asked.extend((each.a, each.b) for each in comparisons)
+        return [0.25 if each.a == "10 2" else 0.65 for each in comparisons]
 
-    pairs, scores = judged(AskedPairs(gatherer), 10, 11, 12, 12, 13)
-    assert pairs == [JudgedPair(0, 1, 0.25)]
-    assert [(each.a, each.b) for each in asked] == [("10 2", "11 2")]
-    assert [score.value for score in scores[:2]] == [0.25, 0.75]
+    pairs, scores = judged(AskedPairs(judge), 10, 11, 12, 12, 13)
+    assert asked == [("10 2", "11 2"), ("11 2", "10 2")]
+    # (0.25 + 1 - 0.65) / 2
+    assert pairs == [JudgedPair(0, 1, pytest.approx(0.3))]
+    assert [score.value for score in scores[:2]] == pytest.approx([0.3, 0.7])
     assert not any(score.ok for score in scores[2:])
+
+
+def test_pairs_of_which_the_judge_cannot_tell_are_left_out():
+    def judge(comparisons):
+        return [None if each.a == "10 2" else 0.9 for each in comparisons]
+
+    pairs, scores = judged(AskedPairs(judge), 10, 11, 12, 13)
+    assert [pair[:2] for pair in pairs] == [(2, 3)]
+    assert [score.ok for score in scores] == [False, False, True, True]
 
 
 @pytest.fixture

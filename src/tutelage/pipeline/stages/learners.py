@@ -25,6 +25,7 @@ from tutelage.config import (
     RoundsConfig,
     TrainStage,
 )
+from tutelage.data.python_file import load_callable
 from tutelage.distributed import Cores
 from tutelage.errors import ConfigError
 from tutelage.generation import Engine, Sampling
@@ -49,7 +50,7 @@ from tutelage.trainers.batches import Shuffled
 from tutelage.trainers.curriculum import PromptBatches
 from tutelage.trainers.grpo import grpo
 from tutelage.trainers.learner import Learner
-from tutelage.trainers.online_dpo import ScoredPairs, online_dpo
+from tutelage.trainers.online_dpo import AskedPairs, PairJudge, ScoredPairs, online_dpo
 from tutelage.trainers.optimizer import Optimizer
 from tutelage.trainers.ppo import ppo
 from tutelage.trainers.reinforce import reinforce
@@ -117,7 +118,7 @@ class Parts:
                 more = self.prompts.extra if isinstance(self.prompts, Shuffled) else None
                 return grpo(policy, reference, *world, sampling, config, start=start, more=more)
             case OnlineDPOConfig():
-                judge = ScoredPairs(self.reward, config)
+                judge = _pairs_of(config, self.reward)
                 learning = (self.engine, judge, self.learner, self.prompts)
                 return online_dpo(policy, reference, *learning, sampling, config, start=start)
         assert beta is not None, "all others have the KL in the reward"
@@ -137,6 +138,13 @@ class Parts:
             case ReinforcePPConfig():
                 return reinforce_pp(policy, reference, *world, beta, sampling, config, start=start)
         raise AssertionError(f"no learner for {type(config).__name__}")
+
+
+def _pairs_of(config: OnlineDPOConfig, reward: Reward) -> PairJudge:
+    """Who says which completions are better."""
+    if config.judge is None:
+        return ScoredPairs(reward, config)
+    return AskedPairs(load_callable(config.judge, "online_dpo.judge"))
 
 
 def learner_of(

@@ -34,6 +34,7 @@ from tutelage.rewards import (
     FunctionProcess,
     LengthPenalty,
     LengthPenaltyByPrompt,
+    NoReward,
     ReferenceAnswers,
     RemoteLimits,
     RemoteReward,
@@ -89,6 +90,8 @@ def compose_reward(
         # One sigma below the worst answer of the reference: no length can outbid it.
         truncation = truncation.model_copy(update={"value": scale.floor - 1.0})
     settings = settings.model_copy(update={"truncation": truncation})
+    if stage.judge is not None:
+        return NoReward(), settings
     if stage.environment is not None:
         return ConversationReward(Sum(parts) if parts else None, stage.environment.scored), settings
     return Sum(parts), settings

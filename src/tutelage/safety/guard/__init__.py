@@ -4,7 +4,7 @@ from tutelage.safety.guard.guard import Guard, Verdict
 from tutelage.safety.guard.measurement import HELD_OUT, Measurement, describe, disagreement
 from tutelage.safety.guard.monitors import Finding, Levels, look
 from tutelage.safety.guard.outliers import Clouds, last_states
-from tutelage.safety.guard.signals import AgainstFirst, Judge
+from tutelage.safety.guard.signals import AgainstFirst
 
 __all__ = [
     "HELD_OUT",
@@ -12,7 +12,6 @@ __all__ = [
     "Clouds",
     "Finding",
     "Guard",
-    "Judge",
     "Levels",
     "Measurement",
     "Verdict",

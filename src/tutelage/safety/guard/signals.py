@@ -4,15 +4,12 @@ A judge prefers; it does not score. What it can say of one answer is how likely 
 the answer to the same prompt before training: 0.5 at first, above it as long as answers improve.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from tutelage.judging import Judge, in_both_orders
 from tutelage.records import Comparison, Completion, Prompt, Score, ScoreStatus
 
-__all__ = ["AgainstFirst", "Judge"]
-
-Judge = Callable[[Sequence[Comparison]], Sequence[float | None]]
-"""The probability that `a` is the better answer of each; None where it cannot tell."""
+__all__ = ["AgainstFirst"]
 
 
 class AgainstFirst:
@@ -26,15 +23,10 @@ class AgainstFirst:
         """Asks in both orders and takes the mean, so that a taste for a position drops out."""
         pairs = zip(prompts, completions, self.first, strict=True)
         asked = [Comparison(prompt, now.text, before) for prompt, now, before in pairs]
-        swapped = [Comparison(each.prompt, each.b, each.a) for each in asked]
-        answers = zip(self.judge(asked), self.judge(swapped), strict=True)
-        return [_score(forth, back) for forth, back in answers]
+        return [_score(value) for value in in_both_orders(self.judge, asked)]
 
 
-def _score(forth: float | None, back: float | None) -> Score:
-    if forth is None or back is None:
+def _score(value: float | None) -> Score:
+    if value is None:
         return Score.failed(ScoreStatus.UNSCORABLE, "the judge cannot tell")
-    value = (forth + 1.0 - back) / 2
-    if not math.isfinite(value):
-        return Score.failed(ScoreStatus.NOT_FINITE, f"the judge said {forth} and {back}")
     return Score(value)
