@@ -207,7 +207,9 @@ def test_reward_that_raises_is_tried_again(serving):
     with RemoteReward(serving(moody), TOKEN, limits=RemoteLimits(first_pause=0.01)) as remote:
         (score,) = remote([ASKED], [completion("fine.")])
     assert score.value == 5.0
-    assert remote.counts["retries"] == 1
+    assert len(calls) == 2
+    # A connection that the failed request left closed costs one more.
+    assert 1 <= remote.counts["retries"] <= 2
 
 
 class Timed(RemoteReward):
