@@ -9,6 +9,8 @@ a process may be killed at any moment and run again: what is there already is no
 """
 
 import json
+import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -213,6 +215,19 @@ class PreferenceStore:
             raise DataError(f"the preference store {self._name} failed: {reason}") from error
 
 
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Changing the journal of a new file takes a lock for which SQLite itself does not wait."""
+    until = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+
+
 def _prepare_sqlite(engine: Engine) -> None:
     """Makes several writers safe: write-ahead log, and locks taken at the start of a write.
 
@@ -223,7 +238,7 @@ def _prepare_sqlite(engine: Engine) -> None:
     def _connect(connection: Any, _: object) -> None:
         connection.isolation_level = None
         connection.execute(f"PRAGMA busy_timeout = {_LOCK_SECONDS * 1000}")
-        connection.execute("PRAGMA journal_mode = WAL")
+        _use_write_ahead_log(connection)
         connection.execute("PRAGMA synchronous = FULL")
 
     @event.listens_for(engine, "begin")

@@ -175,6 +175,25 @@ def test_threads_can_write_at_once(tmp_path: Path) -> None:
         assert len(store.judged("ann")) == 50
 
 
+def _open_store(path: Path, ready: threading.Barrier, opened: list[int]) -> None:
+    ready.wait()
+    with PreferenceStore(path) as store:
+        opened.append(len(store))
+
+
+def test_stores_that_open_a_new_file_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    for attempt in range(5):
+        opened: list[int] = []
+        ready = threading.Barrier(6)
+        given = (tmp_path / f"{attempt}.db", ready, opened)
+        threads = [threading.Thread(target=_open_store, args=given) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert opened == [0] * 6
+
+
 _WRITER = """
 import sys
 from tutelage.feedback.store import PreferenceStore
