@@ -127,6 +127,26 @@ def tiny_causal_lm() -> "Callable[..., PreTrainedModel]":
     return build
 
 
+@pytest.fixture
+def tiny_scorer() -> "PreTrainedModel":
+    """A fresh one-layer Llama of width 16 that gives a sequence one score."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    config = AutoConfig.for_model(
+        "llama",
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        pad_token_id=0,
+        num_labels=1,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return AutoModelForSequenceClassification.from_config(config).eval()
+
+
 def _tiny(architecture: str, vocab_size: int) -> dict[str, Any]:
     ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "vocab_size": vocab_size}
     # Weights wide enough that a wrong position or mask shows in the log-probabilities.

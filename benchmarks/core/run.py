@@ -18,7 +18,7 @@ from benchmarks.core.process import SideFailed, SideProcess
 from benchmarks.core.row import NotAvailable, Row, Side
 from benchmarks.core.statistics import noisy_sides, ratio, spread
 
-__all__ = ["run_row", "run_until_quiet"]
+__all__ = ["judged", "run_row", "run_until_quiet"]
 
 Open = Callable[[Side], SideProcess]
 Figures = dict[str, list[float]]
@@ -70,16 +70,12 @@ def run_row(row: Row, repeats: int, open_side: Open, seconds: float = 0.0) -> di
     }
     started = time.perf_counter()
     try:
-        measured = _measure(row, repeats, open_side, record, seconds)
-        record["status"], record["reason"] = _verdict(row, record, measured)
+        _measure(row, repeats, open_side, record, seconds)
+        record |= judged(row, record)
+        if record["status"] == "ok" and row.work is not None:
+            record["limit"] = _limit(row, record["sides"], open_side)
     except SideFailed as failure:
-        record["status"], record["reason"] = "failed", str(failure)
-    else:
-        if record["status"] == "ok":
-            quiet = {k: v for k, v in measured.items() if k not in record.get("noisy", {})}
-            record["ratios"] = _ratios(row, quiet)
-            if row.work is not None:
-                record["limit"] = _limit(row, record["sides"], open_side)
+        record |= {"status": "failed", "reason": str(failure), "ratios": []}
     record["load_after"] = machine.load()
     record["took_s"] = round(time.perf_counter() - started, 1)
     return record
@@ -87,8 +83,8 @@ def run_row(row: Row, repeats: int, open_side: Open, seconds: float = 0.0) -> di
 
 def _measure(
     row: Row, repeats: int, open_side: Open, record: dict[str, Any], seconds: float
-) -> dict[str, Figures]:
-    """Fills `record` with sides and gates; returns side -> figure -> one value per repeat."""
+) -> None:
+    """Fills `record` with gates, and sides with one value of each figure per repeat."""
     with ExitStack() as stack:
         ready: dict[str, SideProcess] = {}
         for ours in (True, False):
@@ -98,7 +94,7 @@ def _measure(
                     ready[side.name] = process
             # Without a side of ours that is ready and exact there is nothing to compare.
             if not ready or not all(line["passed"] for line in record["parity"]):
-                return {}
+                return
         sides = [side for side in row.sides if side.name in ready]
         record["order"] = [side.name for _, side in rounds(sides, repeats)]
         if row.fresh:
@@ -110,7 +106,6 @@ def _measure(
             "median": {key: median(values) for key, values in figures.items()},
             "spread": {key: spread(values) for key, values in figures.items() if any(values)},
         }
-    return measured
 
 
 def _prepared(
@@ -150,33 +145,47 @@ def _take_turns(
     return measured
 
 
+def judged(row: Row, record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record's measurements say: status, reason, noisy sides, ratios of the quiet ones."""
+    sides = record["sides"]
+    measured = {name: side["measured"] for name, side in sides.items() if "measured" in side}
+    noisy = _noisy(row, measured) if row.repeatable else {}
+    quiet = {name: figures for name, figures in measured.items() if name not in noisy}
+    status, reason = _verdict(record, measured, quiet)
+    if status == "discarded":
+        reason = "; ".join([*noisy.values(), _disturbed(measured)])
+    ratios = _ratios(row, quiet) if status == "ok" else []
+    return {"status": status, "reason": reason, "noisy": noisy, "ratios": ratios}
+
+
+def _noisy(row: Row, measured: Mapping[str, Figures]) -> dict[str, str]:
+    compared = {
+        name: {key: figures[key] for key in row.quantities} for name, figures in measured.items()
+    }
+    return noisy_sides(compared)
+
+
 def _verdict(
-    row: Row, record: dict[str, Any], measured: Mapping[str, Figures]
+    record: Mapping[str, Any], measured: Mapping[str, Figures], quiet: Mapping[str, Figures]
 ) -> tuple[str, str | None]:
-    """Whether anything can be compared; `record` is told which sides cannot."""
+    sides = record["sides"]
     failed = [line for line in record["parity"] if not line["passed"]]
     if failed:
         lines = (f"{line['side']}: {line['name']} {line['value']:.3g}" for line in failed)
         return "parity failed", "; ".join(lines)
-    if not any(record["sides"][name]["ours"] for name in measured):
-        reasons = (side.get("not_available") for side in record["sides"].values())
+    if not any(sides[name]["ours"] for name in measured):
+        reasons = (side.get("not_available") for side in sides.values())
         return "not available", "; ".join(filter(None, reasons))
     tokens = {name: figures.get("tokens", [0.0]) for name, figures in measured.items()}
     if len({value for values in tokens.values() for value in values}) > 1:
         return "work differs", f"real response tokens are not the same on all sides: {tokens}"
-    if not row.repeatable:
-        return "ok", None
-    compared = {
-        name: {key: figures[key] for key in row.quantities} for name, figures in measured.items()
-    }
-    record["noisy"] = noisy_sides(compared)
-    quiet = [side for side in row.sides if side.name in compared.keys() - record["noisy"].keys()]
-    lone = all(side.ours for side in row.sides if side.name in compared)
-    if any(side.ours for side in quiet) and (lone or not all(side.ours for side in quiet)):
-        return "ok", None
-    others = max((max(figures.get("others", [0.0])) for figures in measured.values()), default=0.0)
-    reasons = "; ".join(record["noisy"].values())
-    return "discarded", f"{reasons}; others took up to {others:.1f} cores during a turn"
+    owners = {sides[name]["ours"] for name in quiet}
+    return ("ok" if owners == {sides[name]["ours"] for name in measured} else "discarded"), None
+
+
+def _disturbed(measured: Mapping[str, Figures]) -> str:
+    others = max(max(figures.get("others", [0.0])) for figures in measured.values())
+    return f"others took up to {others:.1f} cores during a turn"
 
 
 def _limit(row: Row, sides: Mapping[str, Any], open_side: Open) -> dict[str, Any]:

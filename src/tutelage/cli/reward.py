@@ -12,6 +12,7 @@ from tutelage.cli.stages import stage_command
 from tutelage.config import RewardStage
 from tutelage.errors import ConfigError
 from tutelage.pipeline.finish import open_console
+from tutelage.tracking.atomic import write_json_atomically
 
 __all__ = ["build_reward_app", "evaluate", "score"]
 
@@ -85,7 +86,7 @@ def evaluate(
     }
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
-        (output / "reward.json").write_text(json.dumps(records[models[0]], indent=2) + "\n")
+        write_json_atomically(output / "reward.json", records[models[0]])
     if as_json:
         print(json.dumps(records, indent=2))
         return

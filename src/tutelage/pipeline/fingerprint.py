@@ -28,7 +28,7 @@ from tutelage.tracking.stage import StageInfo
 
 __all__ = ["STAGE_FORMAT", "describe_stage", "difference", "stage_seed", "without_new_defaults"]
 
-STAGE_FORMAT = 1
+STAGE_FORMAT = 2
 """Raised when a stage of the same configuration writes other results than before; so also when a
 new key's default does not do what was done without it."""
 

@@ -4,12 +4,11 @@ model folders, pairs ──evaluate_reward──> a record like reward.json for 
 model folder, samples ──score_samples───> the same rows with scores
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tutelage.data.jsonl import read_jsonl
+from tutelage.data.jsonl import read_jsonl, write_jsonl
 from tutelage.data.judged_pairs import load_judged_pairs
 from tutelage.distributed import cores_for
 from tutelage.errors import DataError
@@ -83,10 +82,11 @@ def score_samples(model: RewardModel, source: Path, target: Path) -> int:
         cores=cores_for(model, available_cores()),
     )
     scores = iter(found)
-    with target.open("w", encoding="utf-8") as file:
-        for (_, row), each in zip(rows, texts, strict=True):
-            scored = {**row, "scores": [next(scores) for _ in each]}
-            file.write(json.dumps(scored, ensure_ascii=False) + "\n")
+    scored = (
+        {**row, "scores": [next(scores) for _ in each]}
+        for (_, row), each in zip(rows, texts, strict=True)
+    )
+    write_jsonl(target, scored)
     return len(flat)
 
 

@@ -1,6 +1,12 @@
+from pathlib import Path
+
 import pytest
 from benchmarks.core import render, results
 from benchmarks.core.row import Row, Side
+from benchmarks.core.run import judged
+from benchmarks.rows import ROWS
+
+STORED = Path(__file__).parents[3] / "benchmarks/results"
 
 ROW = Row("X1", "a row", ">= 2x", [Side("tutelage", "a:b"), Side("peer", "a:b", {}, "peer")])
 
@@ -76,3 +82,10 @@ def test_tables_replace_what_stands_between_the_marks(tmp_path):
     page.write_text("no marks")
     with pytest.raises(ValueError, match="lacks the marks"):
         render.insert(page, "new")
+
+
+@pytest.mark.parametrize("path", sorted(STORED.glob("*.json")), ids=lambda path: path.stem)
+def test_a_stored_record_says_what_its_measurements_say(path):
+    record = results.latest(STORED, path.stem)
+    found = judged(ROWS[path.stem](False), record)
+    assert {**record, **found} == record

@@ -3,28 +3,14 @@
 import json
 
 import pytest
-import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from tutelage.cli.main import main
 from tutelage.models import RewardModel
 
 
 @pytest.fixture
-def folder(tmp_path, tiny_tokenizer) -> str:
-    config = AutoConfig.for_model(
-        "llama",
-        vocab_size=64,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        pad_token_id=0,
-        num_labels=1,
-    )
-    torch.manual_seed(0)
-    scorer = AutoModelForSequenceClassification.from_config(config)
-    RewardModel(scorer, tiny_tokenizer, max_length=64).save(tmp_path / "rm")
+def folder(tmp_path, tiny_scorer, tiny_tokenizer) -> str:
+    RewardModel(tiny_scorer, tiny_tokenizer, max_length=64).save(tmp_path / "rm")
     return str(tmp_path / "rm")
 
 

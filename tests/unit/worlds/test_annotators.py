@@ -6,8 +6,10 @@ such pairs, so that its figure must lie between the two ways to count.
 """
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from tutelage.worlds.helpdesk.reading import count_words, read_answer, read_prom
 
 MakePrompt = Callable[..., Prompt]
 NUM_PAIRS = 3000
+PAGE = Path(__file__).parents[3] / "docs/helpdesk.md"
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,15 @@ class Population:
 def population(request: pytest.FixtureRequest) -> Population:
     # The design's figures are of demonstrations with more wrong and fewer vague answers.
     spec = replace(getattr(WorldSpec, request.param)(), p_right=0.55, p_wrong=0.25)
+    return draw(spec)
+
+
+@pytest.fixture(scope="module")
+def own_population() -> Population:
+    return draw(WorldSpec.nano())
+
+
+def draw(spec: WorldSpec) -> Population:
     rng = random.Random(0)
     comparisons = []
     for prompt in prompts(spec, "train", NUM_PAIRS, 0):
@@ -73,6 +85,38 @@ def agreement(left: np.ndarray, right: np.ndarray, *, ties: float | None) -> flo
 
 def gap(values: np.ndarray) -> np.ndarray:
     return values[:, 0] - values[:, 1]
+
+
+def documented() -> dict[str, tuple[float, ...]]:
+    """The numbers of each line of the page's table: as measured, in brackets with ties as 1/2."""
+    lines = (line.split("|") for line in PAGE.read_text("utf-8").splitlines())
+    rows = {cells[1].strip(): cells[2] for cells in lines if len(cells) == 5}
+    return {name: tuple(map(float, re.findall(r"\d\.\d+", text))) for name, text in rows.items()}
+
+
+def test_the_page_shows_what_random_completions_are_worth(own_population: Population) -> None:
+    mean, deviation = documented()["mean and standard deviation of gold"]
+    # Three standard errors over 6,000 completions, and half of the last digit shown.
+    assert own_population.gold.mean() == pytest.approx(mean, abs=0.035)
+    assert own_population.gold.std() == pytest.approx(deviation, abs=0.026)
+
+
+def test_the_page_shows_how_often_annotators_agree(own_population: Population) -> None:
+    gold, longer = gap(own_population.gold), gap(own_population.words)
+    people, judge = human_choices(own_population, 0), judge_choices(own_population)
+    compared = {
+        "people agree with gold": (people, gold),
+        "people agree with each other": (people, human_choices(own_population, 1)),
+        "people prefer the longer completion": (people, longer),
+        "gold prefers the longer completion": (gold, longer),
+        "judge agrees with gold": (judge, gold),
+        "judge agrees with people": (judge, people),
+    }
+    page = documented()
+    for name, (left, right) in compared.items():
+        found = [agreement(left, right, ties=ties) for ties in (None, 0.5)]
+        # Three standard errors of a share in 2,000 pairs, what is left of 3,000 without ties.
+        assert found[: len(page[name])] == pytest.approx(page[name], abs=0.035), name
 
 
 # One standard error of a share near 0.7 in 3000 pairs is 0.008; bands are the design's

@@ -211,9 +211,7 @@ def _divergence(
         fall = then.columns[signal] - now.columns[signal]
         return max(mean_above(rise), mean_above(fall, limit))
 
-    p, then = _surest(earlier, p_value)
-    if p <= level:
-        yield Finding("divergence", signal, then.step, p, level, _both(then, now, signal))
+    yield from _against_any(earlier, now, "divergence", signal, p_value, level)
 
 
 def _decoupling(
@@ -233,9 +231,7 @@ def _decoupling(
 
     if min(units.values()) <= 0.0:
         return
-    p, then = _surest(earlier, p_value)
-    if p <= level:
-        yield Finding("decoupling", signal, then.step, p, level, _both(then, now, signal))
+    yield from _against_any(earlier, now, "decoupling", signal, p_value, level)
 
 
 def _within_length(
@@ -255,6 +251,19 @@ def _within_length(
             f"{now.mean('length'):.3g}"
         )
         yield Finding("within_length", "proxy", first.step, p, level, sentence)
+
+
+def _against_any(
+    earlier: Sequence[Measurement],
+    now: Measurement,
+    name: str,
+    signal: str,
+    p_value: Callable[[Measurement], float],
+    level: float,
+) -> Iterator[Finding]:
+    p, then = _surest(earlier, p_value)
+    if p <= level:
+        yield Finding(name, signal, then.step, p, level, _both(then, now, signal))
 
 
 def _surest(

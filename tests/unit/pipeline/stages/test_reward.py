@@ -208,19 +208,8 @@ def test_encoders_are_trained_saved_and_measured(
     assert record["held_out"]["accuracy"]["mean"] > 0.9
 
 
-def test_scores_are_added_to_rows_of_every_form(tmp_path, tiny_tokenizer, write_rows):
-    config = AutoConfig.for_model(
-        "llama",
-        vocab_size=64,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        pad_token_id=0,
-        num_labels=1,
-    )
-    scorer = AutoModelForSequenceClassification.from_config(config)
-    model = RewardModel(scorer, tiny_tokenizer, max_length=32).eval()
+def test_scores_are_added_to_rows_of_every_form(tmp_path, tiny_scorer, tiny_tokenizer, write_rows):
+    model = RewardModel(tiny_scorer, tiny_tokenizer, max_length=32).eval()
     asked = {"id": "1", "prompt": [{"role": "user", "content": "hi"}]}
     source = write_rows(
         "answers.jsonl",
