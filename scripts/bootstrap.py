@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 CONSTRAINTS = ROOT / "constraints.txt"
-EXTRAS = "track,report,lexicon,lora,labs,serve,verifiers,dev"
+EXTRAS = "track,report,lexicon,lora,labs,serve,verifiers,judge,annotate,data,postgresql,dev"
 OLDEST = (3, 11)
 
 

@@ -370,21 +370,41 @@ class Preference:
     """How much better the better answer is, on the annotators' own scale; None where not asked."""
     weight: float = 1.0
     """How much the judgement counts: above 1 where several people agree, below 1 where doubtful."""
+    orders: tuple[float, float] | None = None
+    """Probability that `a` is better where `a` was shown first, and where it was shown second; None
+    where it was not asked both ways."""
+    confidence: float | None = None
+    """How sure the annotator says to be, in [0, 1]; None where not asked."""
+    criteria: Mapping[str, float] = field(default_factory=dict, hash=False)
+    """Probability that `a` is better by each criterion that was asked about, such as `honest`."""
+    instructions: str = ""
+    """SHA-256 of what a judge was told (rubric, principles, form of the question), or of the
+    guidelines that people were shown."""
 
     def __post_init__(self) -> None:
         """Refuses a label that is no probability and a weight that is not positive."""
-        if not 0.0 <= self.p_a <= 1.0:
-            raise ValueError(f"p_a is a probability in [0, 1], found {self.p_a!r}")
+        stated = [self.p_a, *(self.orders or ()), *self.criteria.values()]
+        for probability in stated:
+            if not 0.0 <= probability <= 1.0:
+                raise ValueError(f"p_a is a probability in [0, 1], found {probability!r}")
+        if self.confidence is not None and not 0.0 <= self.confidence <= 1.0:
+            raise ValueError(f"confidence lies in [0, 1], found {self.confidence!r}")
         if not self.weight > 0.0:
             raise ValueError(f"weight must be positive, found {self.weight!r}: leave the pair out")
 
     def swap(self) -> Self:
         """The same judgement with the answers exchanged."""
-        return replace(self, comparison=self.comparison.swap(), p_a=1.0 - self.p_a)
+        return replace(
+            self,
+            comparison=self.comparison.swap(),
+            p_a=1.0 - self.p_a,
+            orders=self.orders and (1.0 - self.orders[1], 1.0 - self.orders[0]),
+            criteria={name: 1.0 - p_a for name, p_a in self.criteria.items()},
+        )
 
     def to_json(self) -> dict[str, Any]:
-        """The comparison's fields and the judgement's, in one flat row; strength and weight only
-        where they say something.
+        """The comparison's fields and the judgement's, in one flat row; what was added to the
+        record later stands there only where it says something.
         """
         row = {
             **self.comparison.to_json(),
@@ -400,6 +420,11 @@ class Preference:
             row["strength"] = self.strength
         if self.weight != 1.0:
             row["weight"] = self.weight
+        if self.orders is not None:
+            row["orders"] = list(self.orders)
+        for name in ("confidence", "criteria", "instructions"):
+            if (value := getattr(self, name)) not in (None, {}, ""):
+                row[name] = dict(value) if name == "criteria" else value
         return row
 
     @classmethod
@@ -426,4 +451,13 @@ class Preference:
             round=row.get("round", 0),
             strength=strength,
             weight=weight,
+            orders=None if row.get("orders") is None else _both(row["orders"]),
+            confidence=row.get("confidence"),
+            criteria=dict(row.get("criteria") or {}),
+            instructions=row.get("instructions") or "",
         )
+
+
+def _both(orders: Sequence[float]) -> tuple[float, float]:
+    first, second = orders
+    return float(first), float(second)

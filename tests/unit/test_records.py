@@ -48,6 +48,10 @@ preferences = st.builds(
     seconds=st.none() | st.floats(0, 1e3),
     created=text,
     round=st.integers(0, 9),
+    orders=st.none() | st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    confidence=st.none() | st.floats(0, 1),
+    criteria=st.dictionaries(names, st.floats(0, 1), max_size=2),
+    instructions=text,
 )
 turns = st.builds(
     Turn,
@@ -89,6 +93,25 @@ def test_swapping_exchanges_the_answers_and_the_probability(preference):
     )
     assert swapped.p_a + preference.p_a == pytest.approx(1, abs=1e-12)
     assert swapped.comparison.swap() == preference.comparison
+
+
+def test_swapping_exchanges_the_orders_of_showing():
+    comparison = Comparison(Prompt("p", (Message("user", "hi"),)), "a", "b")
+    judged = Preference(comparison, 0.6, "j", orders=(0.75, 0.5), criteria={"honest": 0.25})
+    swapped = judged.swap()
+    # `b` was shown first where `a` was second: there it had 1 - 0.5.
+    assert swapped.orders == (0.5, 0.25)
+    assert swapped.criteria == {"honest": 0.75}
+    assert hash(swapped) == hash(judged.swap())
+
+
+@pytest.mark.parametrize(
+    "doubtful", [{"orders": (0.5, 1.5)}, {"confidence": -0.1}, {"criteria": {"honest": math.nan}}]
+)
+def test_what_is_said_beside_the_label_lies_in_the_unit_interval_too(doubtful):
+    comparison = Comparison(Prompt("p", (Message("user", "hi"),)), "a", "b")
+    with pytest.raises(ValueError, match=r"in \[0, 1\]"):
+        Preference(comparison, 0.5, "someone", **doubtful)
 
 
 @pytest.mark.parametrize("p_a", [-0.01, 1.01, math.nan])

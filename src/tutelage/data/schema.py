@@ -219,9 +219,25 @@ def _message(where: str, value: Any) -> Iterator[str]:
         yield from _string(f"{where}.content", value["content"])
 
 
+_probability: Check = partial(_number, low=0.0, high=1.0)
 _PROMPT: Check = partial(_messages, last=("user", "tool"))
 _OPTIONAL_TEXT: Check = partial(_string, empty=True)
 _PROMPT_FIELDS: Mapping[str, Check] = {"id": _string, "prompt": _PROMPT}
+
+
+def _both_orders(where: str, value: Any) -> Iterator[str]:
+    yield from _list(where, value, item=_probability)
+    if isinstance(value, list) and len(value) != 2:
+        yield f"{where} has {len(value)} values, expected one for each order of showing"
+
+
+def _probabilities(where: str, value: Any) -> Iterator[str]:
+    if not isinstance(value, dict):
+        yield f"{where} is {json_kind(value)}, expected an object"
+        return
+    for name, probability in value.items():
+        yield from _probability(f"{where}.{name}", probability)
+
 
 _REQUIRED: Mapping[Schema, Mapping[str, Check]] = {
     Schema.SFT: {"id": _string, "messages": partial(_messages, last=("assistant",))},
@@ -239,7 +255,7 @@ _JUDGED: Mapping[str, Check] = {
     # A policy may stop at once, and that is an answer to be judged like any other.
     "a": _OPTIONAL_TEXT,
     "b": _OPTIONAL_TEXT,
-    "p_a": partial(_number, low=0.0, high=1.0),
+    "p_a": _probability,
     "annotator": _string,
 }
 _REFERENCE_SETS: Mapping[str, Check] = {
@@ -291,6 +307,10 @@ _OPTIONAL: Mapping[Schema, Mapping[str, Check]] = {
         "strength": _number,
         "weight": _positive,
         "prompt_id": _string,
+        "orders": _both_orders,
+        "confidence": _probability,
+        "criteria": _probabilities,
+        "instructions": _OPTIONAL_TEXT,
     },
     Schema.PROMPTS: _PROMPT_EXTRAS,
     Schema.SAMPLES: _PROMPT_EXTRAS,
