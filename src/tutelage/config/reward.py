@@ -140,12 +140,16 @@ class RewardConfig(Section):
     remote: dict[str, RemoteRewardConfig] = Field(default_factory=dict)
     """Reward services, by the names that their parts have in the log."""
 
-    def references(self) -> Iterator[str]:
-        """The reward model, those of the ensemble, and the reference's answers."""
+    def models(self) -> Iterator[str]:
+        """The reward model and those of the ensemble."""
         if self.model is not None:
             yield self.model
         if self.ensemble is not None:
             yield from self.ensemble.references()
+
+    def references(self) -> Iterator[str]:
+        """The models and the reference's answers."""
+        yield from self.models()
         if self.reference_answers is not None:
             yield self.reference_answers
 
