@@ -85,7 +85,7 @@ def test_rows_can_be_neither_changed_nor_deleted(store: PreferenceStore, tmp_pat
     store.add([preference(1)])
     connection = sqlite3.connect(tmp_path / "preferences.db")
     try:
-        for statement in ("UPDATE preferences SET kind = 'ai'", "DELETE FROM preferences"):
+        for statement in ("UPDATE feedback SET kind = 'ai'", "DELETE FROM feedback"):
             with pytest.raises(sqlite3.IntegrityError, match="never changed"):
                 connection.execute(statement)
     finally:
