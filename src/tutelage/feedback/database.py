@@ -47,13 +47,15 @@ EVENTS = Table(
     Column("action", String, nullable=False),
     Column("kind", String, nullable=False),
     Column("source", String, nullable=False),
+    Column("content", String, nullable=False, index=True),
     Column("created", String, nullable=False),
     Column("note", Text, nullable=False),
     Column("record", Text, nullable=True),
     UniqueConstraint("comparison", "annotator", "round", "version"),
     sqlite_autoincrement=True,
 )
-"""One row for each event; `record` is the preference as JSON, where it is a judgement."""
+"""One row for each event; where it is a judgement, `record` is the preference as JSON and `content`
+says which comparison it is, whatever its id (`comparison_key`)."""
 
 _REFUSED = "feedback is never changed: add an event that takes the place of this one"
 _SQLITE_TRIGGER = f"""
@@ -69,12 +71,6 @@ CREATE TRIGGER feedback_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON feedbac
 FOR EACH STATEMENT EXECUTE FUNCTION feedback_is_never_changed()
 """
 _ONE_ROW_PER_JUDGEMENT = "preferences"
-_TAKE_OVER = """
-INSERT INTO feedback
-  (comparison, annotator, round, version, action, kind, source, created, note, record)
-SELECT comparison, annotator, round, 1, 'judged', kind, source, '', '', record
-FROM preferences ORDER BY sequence
-"""
 
 
 def open_engine(location: str | Path, *, create: bool) -> Engine:
@@ -122,13 +118,13 @@ def has_tables(connection: Connection) -> bool:
     return inspect(connection).has_table(EVENTS.name)
 
 
-def create_tables(connection: Connection) -> None:
+def create_tables(connection: Connection) -> list[str]:
     """Makes the table and what protects it, where they are missing.
 
-    The rows of a store with one row for each judgement become first versions.
+    Returns the records of a store that has one row for each judgement, to be taken over.
     """
     if has_tables(connection):
-        return
+        return []
     _METADATA.create_all(connection)
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(_POSTGRESQL_FUNCTION)
@@ -136,8 +132,10 @@ def create_tables(connection: Connection) -> None:
     else:
         for verb in ("UPDATE", "DELETE"):
             connection.exec_driver_sql(_SQLITE_TRIGGER.format(verb=verb))
-    if inspect(connection).has_table(_ONE_ROW_PER_JUDGEMENT):
-        connection.exec_driver_sql(_TAKE_OVER)
+    if not inspect(connection).has_table(_ONE_ROW_PER_JUDGEMENT):
+        return []
+    query = f"SELECT record FROM {_ONE_ROW_PER_JUDGEMENT} ORDER BY sequence"
+    return [row[0] for row in connection.exec_driver_sql(query)]
 
 
 def _prepare_sqlite(engine: Engine) -> None:

@@ -15,7 +15,7 @@ from typing import Literal, Self, get_args
 from tutelage.errors import DataError
 from tutelage.records import Preference
 
-__all__ = ["FLAGS", "WORDS", "Action", "Event", "StaleEventError"]
+__all__ = ["FLAGS", "WORDS", "Action", "ConflictError", "Event", "StaleEventError"]
 
 Action = Literal["judged", "skipped", "withdrawn", "flagged", "unflagged"]
 WORDS: tuple[Action, ...] = ("judged", "skipped", "withdrawn")
@@ -80,6 +80,15 @@ class Event:
     def _undated(self) -> Self:
         preference = self.preference and replace(self.preference, created="", seconds=None)
         return replace(self, preference=preference, created="", version=0, sequence=0)
+
+
+class ConflictError(DataError):
+    """A judgement that contradicts what is recorded under its key; nothing was recorded."""
+
+    def __init__(self, message: str, preference: Preference) -> None:
+        """Keeps the new judgement, so that its place in a file can be named."""
+        self.preference = preference
+        super().__init__(message)
 
 
 class StaleEventError(DataError):

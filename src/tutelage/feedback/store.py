@@ -22,8 +22,6 @@ from typing import Any, Literal, Self
 from sqlalchemy import Connection, Row, Select, and_, exists, func, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from tutelage.data.jsonl import write_jsonl
-from tutelage.data.loaders import load_preferences
 from tutelage.errors import DataError
 from tutelage.feedback.database import (
     EVENTS,
@@ -32,7 +30,8 @@ from tutelage.feedback.database import (
     has_tables,
     open_engine,
 )
-from tutelage.feedback.events import FLAGS, WORDS, Event, StaleEventError
+from tutelage.feedback.events import FLAGS, WORDS, ConflictError, Event, StaleEventError
+from tutelage.feedback.identity import comparison_key
 from tutelage.records import Comparison, Preference
 
 __all__ = ["PreferenceStore"]
@@ -68,9 +67,18 @@ class PreferenceStore:
             ready = has_tables(connection)
         if not ready:
             with self.transaction() as connection:
-                create_tables(connection)
+                earlier = map(_preference, create_tables(connection))
+                rows = [_row(Event.judgement(preference), 1) for preference in earlier]
+                if rows:
+                    connection.execute(insert(EVENTS), rows)
 
-    def add(self, preferences: Iterable[Preference], *, revise: bool = False) -> int:
+    def add(
+        self,
+        preferences: Iterable[Preference],
+        *,
+        revise: bool = False,
+        connection: Connection | None = None,
+    ) -> int:
         """Appends preferences in one transaction and returns how many were new.
 
         One that says what its annotator said before of the comparison in the round is passed over.
@@ -79,16 +87,17 @@ class PreferenceStore:
             preferences: judgements, in the order in which they were made.
             revise: let another judgement under the same comparison, annotator and round take the
                 place of the one before it.
+            connection: a `transaction` that it shall be part of; without, one of its own.
 
         Raises:
-            DataError: another judgement is there already and `revise` is not set, or other texts.
-                Nothing is added.
+            ConflictError: another judgement is there already and `revise` is not set, or the
+                comparison has other texts. Nothing is added.
         """
         added = 0
-        with self.transaction() as connection:
+        with self._joined(connection) as joined:
             remaining = iter(preferences)
             while chunk := list(islice(remaining, _CHUNK)):
-                added += _add_chunk(connection, chunk, revise)
+                added += _add_chunk(joined, chunk, revise)
         return added
 
     def record(
@@ -107,7 +116,7 @@ class PreferenceStore:
 
         Raises:
             StaleEventError: the newest version is not `expected`; it holds the newest event.
-            DataError: the comparison has other texts in this round.
+            ConflictError: the comparison has other texts in this round.
         """
         with self._joined(connection) as joined:
             current = _newest(joined, event)
@@ -150,6 +159,19 @@ class PreferenceStore:
             streamed = connection.execution_options(yield_per=_ROWS_AT_ONCE)
             for record in streamed.scalars(query):
                 yield _preference(record)
+
+    def same_comparisons(
+        self, contents: Iterable[str], *, connection: Connection | None = None
+    ) -> list[Preference]:
+        """What stands about comparisons of these texts (`comparison_key`), whatever their ids."""
+        wanted = sorted(set(contents))
+        found: list[Preference] = []
+        with self._reading() if connection is None else nullcontext(connection) as reading:
+            for start in range(0, len(wanted), _CHUNK):
+                some = EVENTS.c.content.in_(wanted[start : start + _CHUNK])
+                query = _standing(select(EVENTS.c.record)).where(some)
+                found += map(_preference, reading.scalars(query.order_by(EVENTS.c.sequence)))
+        return found
 
     def events(self, *, comparison: str | None = None, annotator: str | None = None) -> list[Event]:
         """All that happened, in order, or what did to one comparison or by one annotator."""
@@ -203,14 +225,6 @@ class PreferenceStore:
         query = _standing(select(func.count()).select_from(EVENTS))
         with self._reading() as connection:
             return int(connection.scalar(query) or 0)
-
-    def export_jsonl(self, path: str | Path) -> int:
-        """Writes all preferences to a file and returns their number."""
-        return write_jsonl(path, (preference.to_json() for preference in self.iterate()))
-
-    def import_jsonl(self, path: str | Path) -> int:
-        """Adds the preferences of a file, ours or chosen/rejected, and returns the new ones."""
-        return self.add(load_preferences(path))
 
     def close(self) -> None:
         """Closes all connections."""
@@ -297,7 +311,7 @@ def _add_chunk(connection: Connection, preferences: Sequence[Preference], revise
         if any(_same_verdict(earlier, preference) for earlier in said):
             continue
         if said and not revise:
-            raise DataError(_conflict(event, said[-1], preference))
+            raise ConflictError(_conflict(event, said[-1], preference), preference)
         versions[event.key] = versions.get(event.key, 0) + 1
         rows.append(_row(event, versions[event.key]))
         said.append(preference)
@@ -327,9 +341,10 @@ def _require_same_texts(known: dict[Pair, Comparison], preference: Preference) -
         return
     same_prompt = new.prompt.messages == earlier.prompt.messages
     if not same_prompt or {new.a, new.b} != {earlier.a, earlier.b}:
-        raise DataError(
+        raise ConflictError(
             f"comparison {event.comparison!r} is there already in round {event.round} and the "
-            "texts are not the same: give each pair of texts an id of its own"
+            "texts are not the same: give each pair of texts an id of its own",
+            preference,
         )
 
 
@@ -351,6 +366,7 @@ def _row(event: Event, version: int) -> dict[str, object]:
         "action": event.action,
         "kind": preference.kind if preference else "",
         "source": preference.comparison.prompt.source if preference else "",
+        "content": comparison_key(preference.comparison) if preference else "",
         "created": event.created,
         "note": event.note,
         "record": record,

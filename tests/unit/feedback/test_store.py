@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from tutelage.data.jsonl import write_jsonl
 from tutelage.errors import DataError
 from tutelage.feedback.store import PreferenceStore
 from tutelage.records import Comparison, Message, Preference, Prompt
@@ -104,34 +103,6 @@ def test_kinds_are_selected_and_counted(store: PreferenceStore) -> None:
     assert store.counts("kind") == {"ai": 2, "human": 1}
     assert store.counts("annotator") == {"ann": 1, "judge": 2}
     assert store.counts("round") == {"0": 3}
-
-
-@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz"])
-def test_an_exported_store_can_be_imported(
-    store: PreferenceStore, tmp_path: Path, name: str
-) -> None:
-    store.add([preference(i) for i in range(5)])
-    assert store.export_jsonl(tmp_path / name) == 5
-    with PreferenceStore(tmp_path / "copy.db") as copy:
-        assert copy.import_jsonl(tmp_path / name) == 5
-        assert copy.import_jsonl(tmp_path / name) == 0
-        assert copy.preferences() == store.preferences()
-
-
-def test_public_pairs_can_be_imported(store: PreferenceStore, tmp_path: Path) -> None:
-    user = {"role": "user", "content": "Hi"}
-    row = {"id": "x", "prompt": [user], "chosen": "Hello.", "rejected": "No.", "source": "hh"}
-    write_jsonl(tmp_path / "pairs.jsonl", [row, {**row, "id": "y"}])
-    assert store.import_jsonl(tmp_path / "pairs.jsonl") == 2
-    assert store.counts() == {"hh": 2}
-
-
-def test_a_faulty_file_imports_nothing(store: PreferenceStore, tmp_path: Path) -> None:
-    rows = [preference(1).to_json(), {**preference(2).to_json(), "p_a": 2}]
-    write_jsonl(tmp_path / "rows.jsonl", rows)
-    with pytest.raises(DataError, match=r"rows\.jsonl:2: p_a is 2"):
-        store.import_jsonl(tmp_path / "rows.jsonl")
-    assert len(store) == 0
 
 
 def test_a_store_is_there_after_it_was_closed(tmp_path: Path) -> None:
