@@ -28,7 +28,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tutelage.errors import DataError, MissingExtraError
 
-__all__ = ["EVENTS", "begin_writing", "create_tables", "has_tables", "open_engine"]
+__all__ = [
+    "EVENTS",
+    "begin_writing",
+    "create_tables",
+    "has_earlier_table",
+    "has_tables",
+    "open_engine",
+]
 
 _LOCK_SECONDS = 60
 """How long a writer waits for another one."""
@@ -118,6 +125,11 @@ def has_tables(connection: Connection) -> bool:
     return inspect(connection).has_table(EVENTS.name)
 
 
+def has_earlier_table(connection: Connection) -> bool:
+    """Whether there is a table with a row for each judgement, which `create_tables` takes over."""
+    return inspect(connection).has_table(_ONE_ROW_PER_JUDGEMENT)
+
+
 def create_tables(connection: Connection) -> list[str]:
     """Makes the table and what protects it, where they are missing.
 
@@ -132,7 +144,7 @@ def create_tables(connection: Connection) -> list[str]:
     else:
         for verb in ("UPDATE", "DELETE"):
             connection.exec_driver_sql(_SQLITE_TRIGGER.format(verb=verb))
-    if not inspect(connection).has_table(_ONE_ROW_PER_JUDGEMENT):
+    if not has_earlier_table(connection):
         return []
     query = f"SELECT record FROM {_ONE_ROW_PER_JUDGEMENT} ORDER BY sequence"
     return [row[0] for row in connection.exec_driver_sql(query)]

@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 
 from tutelage.data.jsonl import read_jsonl
 from tutelage.data.leakage import PromptIndex, asked
+from tutelage.data.loaders import load_preferences
 from tutelage.data.near import NearDuplicates
 from tutelage.data.preference_files import read_preferences, write_preferences
 from tutelage.errors import DataError
@@ -32,6 +33,7 @@ __all__ = [
     "Origin",
     "export_preferences",
     "import_preferences",
+    "is_store",
     "load_feedback",
 ]
 
@@ -155,14 +157,20 @@ def export_preferences(
 
 
 def load_feedback(source: str | Path) -> list[Preference]:
-    """The preferences of a store, file, folder or data set."""
-    if "://" in str(source) or _is_store(Path(source)):
+    """The preferences of a store, file, folder or data set; of JSON lines as `load_preferences`."""
+    if is_store(source):
         with PreferenceStore(source, create=False) as store:
             return store.preferences()
+    if str(source).endswith((".jsonl", ".jsonl.gz")):
+        return load_preferences(source)
     return [preference for _, preference in read_preferences(source)]
 
 
-def _is_store(path: Path) -> bool:
+def is_store(source: str | Path) -> bool:
+    """Whether it is a database, by URL or as a file of SQLite."""
+    if "://" in str(source):
+        return True
+    path = Path(source)
     if not path.is_file():
         return False
     with path.open("rb") as file:

@@ -10,6 +10,7 @@ there already is not added twice. Who changes their mind adds an event that take
 one before it (`tutelage.feedback.events`).
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +28,7 @@ from tutelage.feedback.database import (
     EVENTS,
     begin_writing,
     create_tables,
+    has_earlier_table,
     has_tables,
     open_engine,
 )
@@ -59,12 +61,15 @@ class PreferenceStore:
 
         Args:
             location: a file for SQLite, or a database URL such as `postgresql://host/name`.
-            create: make a file that is missing.
+            create: make a file that is missing, and a table in a database without one.
         """
         self._engine = open_engine(location, create=create)
         self._name = self._engine.url.render_as_string(hide_password=True)
         with self._reading() as connection:
             ready = has_tables(connection)
+            known = ready or has_earlier_table(connection)
+        if not known and not create:
+            raise DataError(f"{self._name} is a database without a preference store")
         if not ready:
             with self.transaction() as connection:
                 earlier = map(_preference, create_tables(connection))
@@ -219,6 +224,13 @@ class PreferenceStore:
         query = _standing(select(column, func.count())).group_by(column).order_by(column)
         with self._reading() as connection:
             return {str(name): int(count) for name, count in connection.execute(query)}
+
+    def digest(self) -> str:
+        """SHA-256 of what stands, in order: what a training on it depends on."""
+        hashed = hashlib.sha256()
+        for preference in self.iterate():
+            hashed.update(json.dumps(preference.to_json(), sort_keys=True).encode() + b"\n")
+        return hashed.hexdigest()
 
     def __len__(self) -> int:
         """Number of preferences."""

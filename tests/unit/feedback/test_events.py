@@ -31,8 +31,8 @@ def said(
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[PreferenceStore]:
-    with PreferenceStore(tmp_path / "labels.db") as opened:
+def store(location: str) -> Iterator[PreferenceStore]:
+    with PreferenceStore(location) as opened:
         yield opened
 
 
@@ -161,13 +161,12 @@ def test_a_transaction_is_all_or_nothing(store: PreferenceStore) -> None:
     assert [event.action for event in store.events()] == ["judged", "flagged"]
 
 
-def test_many_threads_edit_one_comparison_and_no_version_is_lost_or_double(tmp_path: Path) -> None:
-    path = tmp_path / "labels.db"
+def test_many_threads_edit_one_comparison_and_no_version_is_lost_or_double(location: str) -> None:
     refused: list[int] = []
 
     def work(seed: int) -> None:
         drawn = random.Random(seed)
-        with PreferenceStore(path) as mine:
+        with PreferenceStore(location) as mine:
             for _ in range(5):
                 newest = mine.newest("p1/0-1", "ann")
                 expected = 0 if newest is None else newest.version
@@ -181,7 +180,7 @@ def test_many_threads_edit_one_comparison_and_no_version_is_lost_or_double(tmp_p
         thread.start()
     for thread in threads:
         thread.join()
-    with PreferenceStore(path) as store:
+    with PreferenceStore(location) as store:
         versions = [event.version for event in store.events()]
     assert versions == list(range(1, 20 - len(refused) + 1))
 
@@ -278,7 +277,7 @@ def test_a_store_with_one_row_for_each_judgement_is_taken_over(tmp_path: Path) -
     connection.commit()
     connection.close()
     for _ in range(2):
-        with PreferenceStore(tmp_path / "old.db") as store:
+        with PreferenceStore(tmp_path / "old.db", create=False) as store:
             assert store.preferences() == [preference]
             assert [event.version for event in store.events()] == [1]
 
@@ -287,3 +286,19 @@ def test_a_store_to_be_read_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no preference store"):
         PreferenceStore(tmp_path / "typo.db", create=False)
     assert not list(tmp_path.iterdir())
+    sqlite3.connect(tmp_path / "other.db").execute("CREATE TABLE other (x)").connection.close()
+    with pytest.raises(DataError, match="a database without a preference store"):
+        PreferenceStore(tmp_path / "other.db", create=False)
+
+
+def test_the_digest_is_of_what_stands(store: PreferenceStore, tmp_path: Path) -> None:
+    store.record(judgement())
+    before = store.digest()
+    store.record(said("flagged"))
+    store.record(judgement(2))
+    assert store.digest() != before
+    store.record(said("withdrawn", 2))
+    assert store.digest() == before
+    with PreferenceStore(tmp_path / "copy.db") as copy:
+        copy.add(store.preferences())
+        assert copy.digest() == before
