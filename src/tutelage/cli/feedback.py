@@ -1,7 +1,7 @@
 """`tutelage feedback`: preferences in and out of a store, and what is in it."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -30,7 +30,11 @@ Kind = Literal["human", "ai", "verifier", "synthetic"]
 def build_feedback_app(*, sort_key: int) -> App:
     """The command with one command per task; the key is its place among the other commands."""
     app = App(name="feedback", help=_HELP, sort_key=sort_key)
-    commands = {"import": import_, "export": export, "summary": summary}
+    commands: dict[str, Callable[..., None]] = {
+        "import": import_,
+        "export": export,
+        "summary": summary,
+    }
     for position, (name, command) in enumerate(commands.items()):
         app.command(command, name=name, sort_key=position)
     return app
