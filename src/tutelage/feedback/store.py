@@ -110,8 +110,8 @@ class PreferenceStore:
     ) -> Event:
         """Appends one event and returns it with its version and place.
 
-        The newest event given again is not added: it is returned as it stands, so that a client
-        may repeat what it has had no answer to.
+        The annotator's word given again is not added, and neither is a flag: it is returned as it
+        stands, so that a client may repeat what it has had no answer to.
 
         Args:
             event: what an annotator did.
@@ -124,9 +124,10 @@ class PreferenceStore:
             ConflictError: the comparison has other texts in this round.
         """
         with self._joined(connection) as joined:
-            current = _newest(joined, event)
-            if current is not None and current.says_what(event):
-                return current
+            alike = _newest(joined, event.key, WORDS if event.action in WORDS else FLAGS)
+            if alike is not None and alike.says_what(event):
+                return alike
+            current = _newest(joined, event.key, (*WORDS, *FLAGS))
             version = 0 if current is None else current.version
             if expected is not None and expected != version:
                 raise StaleEventError(event, expected, current)
@@ -197,10 +198,9 @@ class PreferenceStore:
         connection: Connection | None = None,
     ) -> Event | None:
         """The annotator's word on a comparison; flags are not asked for."""
-        query = _of(comparison, annotator, round).where(EVENTS.c.action.in_(WORDS))
+        key = comparison, annotator, round
         with self._reading() if connection is None else nullcontext(connection) as reading:
-            row = reading.execute(query).first()
-        return None if row is None else _event(row)
+            return _newest(reading, key, WORDS)
 
     def flagged(self) -> list[Event]:
         """The flags that nobody has taken back."""
@@ -284,22 +284,18 @@ def _standing(query: Select) -> Select:
     return query.where(EVENTS.c.action == "judged", ~_followed_by(WORDS))
 
 
-def _of(comparison: str, annotator: str, round: int) -> Select:
-    """Events under one key, the newest first."""
-    return (
-        select(EVENTS)
-        .where(
-            EVENTS.c.comparison == comparison,
-            EVENTS.c.annotator == annotator,
-            EVENTS.c.round == round,
-        )
-        .order_by(EVENTS.c.version.desc())
-        .limit(1)
+def _newest(
+    connection: Connection, key: tuple[str, str, int], actions: Sequence[str]
+) -> Event | None:
+    """The newest event of some kinds under a key."""
+    comparison, annotator, round = key
+    query = select(EVENTS).where(
+        EVENTS.c.comparison == comparison,
+        EVENTS.c.annotator == annotator,
+        EVENTS.c.round == round,
+        EVENTS.c.action.in_(actions),
     )
-
-
-def _newest(connection: Connection, event: Event) -> Event | None:
-    row = connection.execute(_of(*event.key)).first()
+    row = connection.execute(query.order_by(EVENTS.c.version.desc()).limit(1)).first()
     return None if row is None else _event(row)
 
 

@@ -116,6 +116,10 @@ def test_the_same_again_is_not_a_new_event(store: PreferenceStore) -> None:
     skipped = store.record(said("skipped", 2, note="cannot tell"))
     assert store.record(said("skipped", 2, note="cannot tell")) == skipped
     assert len(store.events()) == 2
+    flag = store.record(said("flagged"))
+    assert store.record(event, expected=0) == first
+    assert store.record(said("flagged")) == flag
+    assert len(store.events()) == 3
 
 
 def test_a_stale_edit_is_refused_and_shows_what_there_is(store: PreferenceStore) -> None:
