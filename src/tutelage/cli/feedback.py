@@ -108,7 +108,7 @@ def import_(
                 f"{outcome.source}: {outcome.read} read, {outcome.added} added, {outcome.known} "
                 f"known, {outcome.duplicates} duplicates, {outcome.leaks} leaks"
             )
-        print(f"{store}: {len(opened)} preferences")
+        print(f"{opened.name}: {len(opened)} preferences")
 
 
 def export(

@@ -64,12 +64,13 @@ class PreferenceStore:
             create: make a file that is missing, and a table in a database without one.
         """
         self._engine = open_engine(location, create=create)
-        self._name = self._engine.url.render_as_string(hide_password=True)
+        self.name = self._engine.url.render_as_string(hide_password=True)
+        """The database's URL, for messages."""
         with self._reading() as connection:
             ready = has_tables(connection)
             known = ready or has_earlier_table(connection)
         if not known and not create:
-            raise DataError(f"{self._name} is a database without a preference store")
+            raise DataError(f"{self.name} is a database without a preference store")
         if not ready:
             with self.transaction() as connection:
                 earlier = map(_preference, create_tables(connection))
@@ -268,7 +269,7 @@ class PreferenceStore:
             yield
         except SQLAlchemyError as error:
             reason = getattr(error, "orig", None) or error
-            raise DataError(f"the preference store {self._name} failed: {reason}") from error
+            raise DataError(f"the preference store {self.name} failed: {reason}") from error
 
 
 def _followed_by(actions: Sequence[str]) -> Any:
