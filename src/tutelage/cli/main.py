@@ -13,6 +13,7 @@ from typing import Any
 
 from cyclopts import App, CycloptsError
 
+from tutelage.cli.feedback import build_feedback_app
 from tutelage.cli.lab import build_lab_app
 from tutelage.cli.plan import plan
 from tutelage.cli.reward import build_reward_app
@@ -108,7 +109,8 @@ def build_app() -> App:
     for position, (name, command) in enumerate(commands.items()):
         app.command(command, name=name, sort_key=position)
     app.command(build_reward_app(sort_key=len(commands)))
-    app.command(build_lab_app(sort_key=len(commands) + 1))
+    app.command(build_feedback_app(sort_key=len(commands) + 1))
+    app.command(build_lab_app(sort_key=len(commands) + 2))
     return app
 
 
