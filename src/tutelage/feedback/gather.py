@@ -16,7 +16,7 @@ from tutelage.data.text import normalize
 from tutelage.errors import DataError
 from tutelage.records import Comparison, Preference, Prompt
 
-__all__ = ["Agreement", "Gatherer", "Pairing", "agreement", "pairs"]
+__all__ = ["Agreement", "Gatherer", "Pairing", "agreement", "pairs", "turned"]
 
 
 class Gatherer(Protocol):
@@ -36,7 +36,12 @@ class Pairing:
 
 
 def pairs(
-    prompt: Prompt, completions: Sequence[str], *, count: int | None = None, seed: int = 0
+    prompt: Prompt,
+    completions: Sequence[str],
+    *,
+    among: Iterable[tuple[int, int]] | None = None,
+    count: int | None = None,
+    seed: int = 0,
 ) -> Pairing:
     """Pairs up the completions of a prompt.
 
@@ -47,12 +52,13 @@ def pairs(
     Args:
         prompt: what was answered.
         completions: the texts, in the order of sampling.
+        among: positions of the completions that may be compared, the smaller first; all without it.
         count: this many pairs at most, drawn at random; all pairs without it.
         seed: of the draws.
     """
     random = Random(f"{seed}/{prompt.id}")
     same_text = [normalize(text) for text in completions]
-    both = list(combinations(range(len(completions)), 2))
+    both = list(combinations(range(len(completions)), 2) if among is None else among)
     different = [(i, j) for i, j in both if same_text[i] != same_text[j]]
     chosen = different
     if count is not None and count < len(different):
@@ -119,14 +125,19 @@ def _verdicts(first: Sequence[Preference], second: Sequence[Preference]) -> tupl
 
 
 def _verdict(preferences: Sequence[Preference], like: Comparison) -> str:
-    p_a = fmean(_turned(preference, like).p_a for preference in preferences)
+    p_a = fmean(turned(preference, like).p_a for preference in preferences)
     # The mean of 0.3 and 0.7 is a tie, whatever the last bit says.
     if math.isclose(p_a, 0.5, abs_tol=1e-9):
         return "tie"
     return "a" if p_a > 0.5 else "b"
 
 
-def _turned(preference: Preference, like: Comparison) -> Preference:
+def turned(preference: Preference, like: Comparison) -> Preference:
+    """The same judgement with the answers in the order of another record of its comparison.
+
+    Raises:
+        DataError: the two records have different texts.
+    """
     comparison = preference.comparison
     if (comparison.a, comparison.b) == (like.a, like.b):
         return preference
