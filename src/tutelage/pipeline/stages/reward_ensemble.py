@@ -17,7 +17,7 @@ from tutelage.models import RewardModel
 from tutelage.pipeline.context import StageContext
 from tutelage.rewards import EnsembleReward, ModelReward, Reward
 
-__all__ = ["load_members", "model_reward"]
+__all__ = ["load_members", "member_folders", "model_reward"]
 
 
 def load_members(
@@ -41,6 +41,11 @@ def load_members(
         )
     loaded = [RewardModel.load(folder, compute=compute) for folder in folders]
     return [model.eval().requires_grad_(False) for model in loaded]
+
+
+def member_folders(model: Path) -> list[Path]:
+    """The members of the ensemble that a reward model's folder belongs to, or the model alone."""
+    return _members(model) or [model]
 
 
 def _members(model: Path) -> list[Path]:
