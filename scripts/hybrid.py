@@ -54,6 +54,8 @@ HELD_OUT = 600
 """Prompts whose comparisons measure the reward models."""
 MEMBERS = 3
 """Reward models whose disagreement chooses."""
+POOL = 2_200
+"""Comparisons that the judge has answered, out of which people's are chosen."""
 CURVE = (100, 200, 400)
 """People's labels after each round; the last number is what half of the budget pays for."""
 STRATEGIES: dict[str, dict[Strategy, float]] = {
@@ -64,7 +66,7 @@ STRATEGIES: dict[str, dict[Strategy, float]] = {
 """How the labels of a round are chosen; the first round is random for all."""
 
 AI_PHASE = {"epochs": 1.0, "rate": 1e-3, "minibatch": 64}
-PEOPLE_PHASE = {"epochs": 2.0, "rate": 3e-4, "minibatch": 32}
+PEOPLE_PHASE = {"epochs": 1.0, "rate": 3e-4, "minibatch": 32}
 PEOPLE_ALONE = {"epochs": 3.0, "rate": 1e-3, "minibatch": 64}
 
 
@@ -203,16 +205,14 @@ def _arms(material: Material) -> Iterator[Measured]:
 
         ensemble = [_trained(_fresh(material, i), judged, AI_PHASE) for i in range(MEMBERS)]
         yield measured("curve: random", ensemble[0], 0, half)
-        candidates = _candidates(judged, ensemble)
+        pool = judged[:POOL]
         shares: dict[Strategy, float] = {"random": 0.2, "doubt": 0.4, "disagreement": 0.4}
-        asked = choose(candidates, few, shares, seed=material.seed)
+        asked = choose(_candidates(pool, ensemble), few, shares, seed=material.seed)
         labels = people.label([row.candidate.comparison for row in asked])
-        routed = _trained(copy.deepcopy(ensemble[0]), labels, PEOPLE_PHASE)
+        routed = _with_people(ensemble[0], labels)
         yield measured("arm: routed by doubt and disagreement", routed, few, half)
         yield _routed_by_category(material, people, ai, measured, few)
-
-        for strategy in STRATEGIES:
-            yield from _curve(material, people, judged, ensemble, strategy, measured)
+        yield from _curve(material, people, pool, ensemble, measured)
 
 
 def _routed_by_category(
@@ -229,45 +229,50 @@ def _routed_by_category(
         for row in rows
         if row.prompt.category == SLICE
     ]
-    candidates = [*theirs, *(Candidate(row.comparison, p_a=row.p_a) for row in judged)]
-    shares: dict[Strategy, float] = {"random": 0.2, "category": 0.5, "doubt": 0.3}
+    candidates = [*theirs, *_candidates(judged, [])]
+    shares: dict[Strategy, float] = {"random": 0.5, "category": 0.5}
     asked = choose(candidates, few, shares, categories=[SLICE], seed=material.seed)
     labels = people.label([row.candidate.comparison for row in asked])
-    model = _trained(_fresh(material, 0), judged, AI_PHASE)
-    model = _trained(model, labels, PEOPLE_PHASE)
+    model = _with_people(_trained(_fresh(material, 0), judged, AI_PHASE), labels)
     return measured("arm: routed by category", model, few, half)
 
 
 def _curve(
     material: Material,
     people: People,
-    judged: Sequence[Preference],
+    pool: Sequence[Preference],
     ensemble: Sequence[RewardModel],
-    strategy: str,
     measured: "_Meter",
 ) -> Iterator[Measured]:
     """People's labels in rounds, each chosen by models that have learned from those before."""
-    labels: list[Preference] = []
-    models = list(ensemble)
-    shares = STRATEGIES["random"]
-    for number, count in enumerate(CURVE):
-        done = {row.comparison.id for row in labels}
-        pool = [row for row in judged if row.comparison.id not in done]
-        needs_models = shares != STRATEGIES["random"]
-        candidates = _candidates(pool, models if needs_models else [])
-        seed = material.seed * len(CURVE) + number
-        asked = choose(candidates, count - len(labels), shares, seed=seed)
-        labels += people.label([row.candidate.comparison for row in asked])
-        shares = STRATEGIES[strategy]
-        # Nobody asks the other members where nothing more is chosen by them.
-        last = count == CURVE[-1] or strategy == "random"
-        models = [
-            _trained(copy.deepcopy(member), labels, PEOPLE_PHASE, seed=i)
-            for i, member in enumerate(ensemble[: 1 if last else None])
-        ]
-        yield measured(f"curve: {strategy}", models[0], count, len(judged))
-    if strategy == "random":
-        yield measured("arm: judge, then people", models[0], count, len(judged))
+    half = BUDGET // 2
+    asked = choose(_candidates(pool, []), CURVE[0], STRATEGIES["random"], seed=material.seed)
+    first = people.label([row.candidate.comparison for row in asked])
+    taught = [_with_people(member, first, seed=i) for i, member in enumerate(ensemble)]
+    for strategy, shares in STRATEGIES.items():
+        labels, models = list(first), taught
+        yield measured(f"curve: {strategy}", models[0], len(labels), half)
+        for number, count in enumerate(CURVE[1:], 1):
+            done = {row.comparison.id for row in labels}
+            remaining = [row for row in pool if row.comparison.id not in done]
+            candidates = _candidates(remaining, [] if strategy == "random" else models)
+            seed = material.seed * len(CURVE) + number
+            asked = choose(candidates, count - len(labels), shares, seed=seed)
+            labels += people.label([row.candidate.comparison for row in asked])
+            # Nobody asks the other members where nothing more is chosen by them.
+            alone = count == CURVE[-1] or strategy == "random"
+            models = [
+                _with_people(member, labels, seed=i)
+                for i, member in enumerate(ensemble[: 1 if alone else None])
+            ]
+            yield measured(f"curve: {strategy}", models[0], count, half)
+        if strategy == "random":
+            yield measured("arm: judge, then people", models[0], count, half)
+
+
+def _with_people(model: RewardModel, labels: Sequence[Preference], *, seed: int = 0) -> RewardModel:
+    """A copy of a model that has learned from the judge, after people's labels."""
+    return _trained(copy.deepcopy(model), labels, PEOPLE_PHASE, seed=seed)
 
 
 def _fresh(material: Material, member: int) -> RewardModel:

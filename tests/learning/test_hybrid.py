@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
-from hybrid import CURVE, Measured, measure
+from hybrid import Measured, measure
 from ruamel.yaml import YAML
 
 from tutelage import run
