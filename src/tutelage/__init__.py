@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         TutelageError,
     )
     from tutelage.pipeline.api import (
+        choose,
         dpo,
         evaluate,
         label,
@@ -72,6 +73,7 @@ __all__ = [
     "Turn",
     "TutelageError",
     "__version__",
+    "choose",
     "dpo",
     "evaluate",
     "label",
@@ -100,6 +102,7 @@ _HOMES = {
         "TutelageError",
     ),
     "tutelage.pipeline.api": (
+        "choose",
         "dpo",
         "evaluate",
         "label",

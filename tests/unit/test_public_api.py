@@ -6,6 +6,7 @@ import pytest
 
 import tutelage
 from tutelage.config import (
+    ChooseStage,
     EvaluateStage,
     LabelStage,
     PretrainStage,
@@ -24,8 +25,8 @@ PUBLIC = {
     "CheckpointError", "Comparison", "Completion", "ConfigError", "DataError", "Demonstration",
     "Environment", "GenerationError", "Message", "MissingExtraError", "ModelError", "Preference",
     "Prompt", "Recipe", "Reply", "RewardError", "RunResult", "Score", "ScoreStatus", "StopReason",
-    "TrainingError", "Turn", "TutelageError", "__version__", "dpo", "evaluate", "label",
-    "load_recipe", "pretrain", "reward", "run", "sample", "select", "sft", "train",
+    "TrainingError", "Turn", "TutelageError", "__version__", "choose", "dpo", "evaluate",
+    "label", "load_recipe", "pretrain", "reward", "run", "sample", "select", "sft", "train",
 }  # fmt: skip
 
 
@@ -73,6 +74,7 @@ def finished(folder: Path, stage: Stage) -> Path:
         (PretrainStage, {"data": ["org/d"]}),
         (SFTStage, {"model": "org/m", "data": ["org/d"], "optimizer": {"floor": 0.5}}),
         (SampleStage, {"model": "org/m", "prompts": "org/p"}),
+        (ChooseStage, {"samples": ["org/s"], "budget": 100}),
         (LabelStage, {"samples": "org/s", "annotator": "judge"}),
         (RewardStage, {"model": "org/m", "phases": [{"preferences": ["org/p"]}]}),
         (TrainStage, {"model": "org/m", "prompts": "org/p", "reward": {"model": "org/r"}}),

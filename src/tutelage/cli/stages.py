@@ -42,6 +42,8 @@ _EXAMPLES = {
     "sft": "tutelage sft --model models/base --data demonstrations.jsonl --output models/sft",
     "sample": "tutelage sample --model models/sft --prompts prompts.jsonl --output samples",
     "label": "tutelage label --samples samples --annotator people --output labels",
+    "feedback pairs": "tutelage feedback pairs --samples samples --judged labels --budget 2000 "
+    "--shares.random 0.2 --shares.doubt 0.8 --output asked",
     "reward train": "tutelage reward train --model models/sft --phases.0.preferences "
     "labels --output models/rm",
     "dpo": "tutelage dpo --model models/sft --preferences labels --output models/dpo",

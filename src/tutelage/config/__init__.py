@@ -3,6 +3,7 @@
 from tutelage.config.adapters import LoRAConfig
 from tutelage.config.alarms import AlarmsConfig
 from tutelage.config.base import Section
+from tutelage.config.choose import ChooseStage, CostsConfig, SharesConfig
 from tutelage.config.curriculum import CurriculumConfig
 from tutelage.config.dpo import DPOConfig, DPOStage
 from tutelage.config.ensemble import EnsembleConfig, EnsembleRewardConfig, GateConfig
@@ -57,7 +58,9 @@ __all__ = [
     "ArithmeticStage",
     "BatchConfig",
     "CheckpointConfig",
+    "ChooseStage",
     "ClippedConfig",
+    "CostsConfig",
     "CurriculumConfig",
     "DPOConfig",
     "DPOStage",
@@ -103,6 +106,7 @@ __all__ = [
     "SamplingConfig",
     "Section",
     "SelectStage",
+    "SharesConfig",
     "SignalConfig",
     "SplitStage",
     "Stage",

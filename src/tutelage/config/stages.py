@@ -19,6 +19,7 @@ from pydantic import (
 
 from tutelage.config.adapters import LoRAConfig
 from tutelage.config.base import Section
+from tutelage.config.choose import ChooseStage
 from tutelage.config.dpo import DPOStage
 from tutelage.config.environment import EnvironmentConfig
 from tutelage.config.reward_stage import RewardStage
@@ -187,21 +188,48 @@ class LabelStage(StageSection):
     """Asks an annotator which of two completions is better."""
 
     kind: Literal["label"] = "label"
-    samples: Reference
-    """The stage or file that holds several completions per prompt."""
+    samples: Reference | None = None
+    """The stage or file that holds several completions per prompt, of which comparisons are
+    built."""
+    comparisons: Reference | None = None
+    """In place of `samples`, comparisons that are built already: a stage of kind `choose`, or a
+    file of prompts with `a` and `b`."""
     annotator: Literal["people", "judge"]
     """Who answers: simulated people (noisy, they like long and polite answers) or a simulated AI
     judge (consistent, but blind to some facts). Both belong to the helpdesk world."""
     preset: Literal["nano", "micro"] = "nano"
     """The world the annotators know."""
+    wrong_category: str | None = None
+    """A category of prompts on which the simulated judge prefers the worse answer."""
     pairs_per_prompt: PositiveInt = 1
     """Comparisons built from each prompt's completions."""
     limit: PositiveInt | None = None
     """Comparisons to label at most."""
 
     def references(self) -> Iterator[str]:
-        """The samples."""
-        yield self.samples
+        """The samples or the comparisons."""
+        if self.samples is not None:
+            yield self.samples
+        if self.comparisons is not None:
+            yield self.comparisons
+
+    @model_validator(mode="after")
+    def _asked_about_something(self) -> Self:
+        if (self.samples is None) == (self.comparisons is None):
+            raise ValueError(
+                f"samples is {self.samples!r} and comparisons is {self.comparisons!r}: set one of "
+                "them, samples to have comparisons built, comparisons to give them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _only_the_judge_errs(self) -> Self:
+        if self.wrong_category is not None and self.annotator != "judge":
+            raise ValueError(
+                f"wrong_category is {self.wrong_category!r}, which reverses the simulated judge, "
+                f"and annotator is {self.annotator!r}: leave it out, or set annotator to 'judge'"
+            )
+        return self
 
 
 class SplitStage(StageSection):
@@ -351,6 +379,7 @@ Stage = Annotated[
     | PretrainStage
     | SFTStage
     | SampleStage
+    | ChooseStage
     | LabelStage
     | SplitStage
     | PairsStage

@@ -3,6 +3,7 @@
 any schema with `prompt` ────────load_prompts───────> Prompt
 sft, preference (better text) ───load_demonstrations─> Demonstration
 preference, in both forms ───────load_preferences────> Preference
+prompts with a and b ────────────load_comparisons────> Comparison
 samples ─────────────────────────load_samples────────> Samples
 text, labelled ──────────────────load_texts──────────> str
 labelled ────────────────────────load_labelled───────> LabelledText
@@ -18,12 +19,13 @@ from tutelage.data.checking import CheckedRow, checked_rows
 from tutelage.data.jsonl import Fault
 from tutelage.data.schema import Schema
 from tutelage.errors import DataError
-from tutelage.records import Demonstration, Preference, Prompt, StopReason
+from tutelage.records import Comparison, Demonstration, Preference, Prompt, StopReason
 
 __all__ = [
     "LabelledText",
     "Samples",
     "faultless",
+    "load_comparisons",
     "load_demonstrations",
     "load_labelled",
     "load_preferences",
@@ -93,6 +95,25 @@ def load_demonstrations(path: str | Path, limit: int | None = None) -> list[Demo
 def load_preferences(path: str | Path, limit: int | None = None) -> list[Preference]:
     """Judged comparisons, from our own rows or `chosen` and `rejected` ones."""
     return _load(path, limit, (Schema.PREFERENCE,), _preference)
+
+
+def load_comparisons(path: str | Path, limit: int | None = None) -> list[Comparison]:
+    """Pairs of answers that nobody has judged yet, or that are to be judged again.
+
+    Raises:
+        DataError: a row lacks one of the two answers.
+    """
+
+    def two_answers(row: Row) -> Comparison:
+        missing = [key for key in ("a", "b") if not isinstance(row.get(key), str)]
+        if missing:
+            raise DataError(
+                f"{path}: row {row['id']!r} has no text {' and '.join(missing)}: a comparison is a "
+                "prompt with two answers, `a` and `b`"
+            )
+        return Comparison.from_json({key: value for key, value in row.items() if value is not None})
+
+    return _load(path, limit, (Schema.PROMPTS, Schema.PREFERENCE), two_answers)
 
 
 def load_samples(path: str | Path, limit: int | None = None) -> list[Samples]:

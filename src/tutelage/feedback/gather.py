@@ -22,6 +22,7 @@ __all__ = [
     "Pairing",
     "agreement",
     "pairs",
+    "turned",
     "verdict",
     "verdict_agreement",
 ]
@@ -44,7 +45,12 @@ class Pairing:
 
 
 def pairs(
-    prompt: Prompt, completions: Sequence[str], *, count: int | None = None, seed: int = 0
+    prompt: Prompt,
+    completions: Sequence[str],
+    *,
+    among: Iterable[tuple[int, int]] | None = None,
+    count: int | None = None,
+    seed: int = 0,
 ) -> Pairing:
     """Pairs up the completions of a prompt.
 
@@ -55,12 +61,13 @@ def pairs(
     Args:
         prompt: what was answered.
         completions: the texts, in the order of sampling.
+        among: positions of the completions that may be compared, the smaller first; all without it.
         count: this many pairs at most, drawn at random; all pairs without it.
         seed: of the draws.
     """
     random = Random(f"{seed}/{prompt.id}")
     same_text = [normalize(text) for text in completions]
-    both = list(combinations(range(len(completions)), 2))
+    both = list(combinations(range(len(completions)), 2) if among is None else among)
     different = [(i, j) for i, j in both if same_text[i] != same_text[j]]
     chosen = different
     if count is not None and count < len(different):
@@ -131,7 +138,7 @@ def _verdicts(first: Sequence[Preference], second: Sequence[Preference]) -> tupl
 
 
 def _verdict(preferences: Sequence[Preference], like: Comparison) -> str:
-    return verdict(fmean(_turned(preference, like).p_a for preference in preferences))
+    return verdict(fmean(turned(preference, like).p_a for preference in preferences))
 
 
 def verdict(p_a: float) -> str:
@@ -142,7 +149,12 @@ def verdict(p_a: float) -> str:
     return "a" if p_a > 0.5 else "b"
 
 
-def _turned(preference: Preference, like: Comparison) -> Preference:
+def turned(preference: Preference, like: Comparison) -> Preference:
+    """The same judgement with the answers in the order of another record of its comparison.
+
+    Raises:
+        DataError: the two records have different texts.
+    """
     comparison = preference.comparison
     if (comparison.a, comparison.b) == (like.a, like.b):
         return preference

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tutelage.config import (
+    ChooseStage,
     DPOStage,
     EvaluateStage,
     LabelStage,
@@ -34,6 +35,7 @@ from tutelage.errors import ConfigError
 from tutelage.pipeline.run import RunResult, run_recipe, run_stage
 
 __all__ = [
+    "choose",
     "dpo",
     "evaluate",
     "label",
@@ -116,6 +118,13 @@ def sample(
 ) -> Path:
     """Draws completions for prompts; settings as in `SampleStage`."""
     return _run(SampleStage, output, config, display, settings)
+
+
+def choose(
+    output: Path | str, config: ChooseStage | None = None, *, display: bool = True, **settings: Any
+) -> Path:
+    """Builds comparisons and chooses whom to ask about which; settings as in `ChooseStage`."""
+    return _run(ChooseStage, output, config, display, settings)
 
 
 def label(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tutelage.errors import DataError
-from tutelage.feedback.gather import agreement, pairs
+from tutelage.feedback.gather import agreement, pairs, turned
 from tutelage.records import Comparison, Message, Preference, Prompt
 
 PROMPT = Prompt("p", (Message("user", "Where is my order?"),))
@@ -154,3 +154,18 @@ def test_one_id_for_different_texts_is_refused() -> None:
     strange = [Preference(Comparison(PROMPT, "left", "other", "x"), 1.0, "two")]
     with pytest.raises(DataError, match="'x' has other texts on the other side"):
         agreement(judged({"x": 1.0}), strange)
+
+
+def test_only_the_given_positions_are_compared() -> None:
+    pairing = pairs(PROMPT, ["one", "two", "one", "four"], among=[(0, 2), (1, 2), (0, 3)])
+    assert [comparison.id for comparison in pairing.comparisons] == ["p/1-2", "p/0-3"]
+    assert pairing.num_identical == 1
+
+
+def test_a_judgement_is_turned_to_the_order_of_another_record() -> None:
+    comparison = Comparison(PROMPT, "one", "two", "c")
+    judged = Preference(comparison, 0.8, "anna")
+    assert turned(judged, comparison) == judged
+    assert turned(judged, comparison.swap()) == judged.swap()
+    with pytest.raises(DataError, match="comparison 'c' has other texts"):
+        turned(judged, Comparison(PROMPT, "one", "three", "c"))

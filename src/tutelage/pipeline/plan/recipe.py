@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tutelage.config import (
+    ChooseStage,
     DPOStage,
     EvaluateStage,
     PretrainStage,
@@ -22,7 +23,7 @@ from tutelage.pipeline.graph import needed_stages
 from tutelage.pipeline.plan.parts import Place, StagePlan
 from tutelage.pipeline.plan.reinforcement import RewardSizes, plan_train
 from tutelage.pipeline.plan.rows import Rows, answer_of, rows_of
-from tutelage.pipeline.plan.sampling import plan_evaluate, plan_sample, plan_select
+from tutelage.pipeline.plan.sampling import plan_choose, plan_evaluate, plan_sample, plan_select
 from tutelage.pipeline.plan.sizes import ModelSize, count_model, size_of_shape
 from tutelage.pipeline.plan.training import plan_dpo, plan_pretrain, plan_reward, plan_sft
 from tutelage.pipeline.references import MEMBERS, MODEL, References
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 MODEL_KINDS = frozenset(
-    {"pretrain", "sft", "sample", "reward", "dpo", "select", "train", "evaluate"}
+    {"pretrain", "sft", "sample", "choose", "reward", "dpo", "select", "train", "evaluate"}
 )
 """Kinds of stages that load a model."""
 
@@ -116,6 +117,8 @@ def _model_references(stage: Stage) -> tuple[str, ...]:
             return (stage.model,)
         case SelectStage():
             return (stage.reward,)
+        case ChooseStage():
+            return stage.reward
         case TrainStage():
             watching = () if stage.guard is None else stage.guard.models()
             return (stage.model, *stage.reward.models(), *watching)
@@ -233,6 +236,8 @@ def _plan_stage(
             )
         case DPOStage():
             return plan_dpo(name, stage, sizes[stage.model], place, data.rows(*stage.preferences))
+        case ChooseStage():
+            return _plan_choice(name, stage, sizes, place, data)
         case SelectStage():
             return plan_select(name, stage, sizes[stage.reward], place, data.rows(stage.samples))
         case TrainStage():
@@ -261,6 +266,16 @@ def _rewards(stage: TrainStage, sizes: Mapping[str, ModelSize]) -> RewardSizes:
         members = [size for reference, size in sizes.items() if reference.startswith(prefix)]
     watching = () if stage.guard is None else stage.guard.models()
     return RewardSizes(model, tuple(members), tuple(sizes[signal] for signal in watching))
+
+
+def _plan_choice(
+    name: str, stage: ChooseStage, sizes: Mapping[str, ModelSize], place: Place, data: "_Data"
+) -> StagePlan | None:
+    """Nothing to plan without reward models; with several, the largest counts."""
+    if not stage.reward:
+        return None
+    largest = max((sizes[name] for name in stage.reward), key=lambda size: size.parameters)
+    return plan_choose(name, stage, largest, place, data.rows(*stage.samples))
 
 
 def _plan_evaluation(

@@ -19,6 +19,7 @@ from typing import Any
 
 from tutelage.config import (
     ArithmeticStage,
+    ChooseStage,
     HelpdeskStage,
     LabelStage,
     OpeningsStage,
@@ -120,15 +121,32 @@ def _rows(recipe: Recipe, references: References, reference: str, default: str) 
         case OpeningsStage() as stage:
             count = stage.test if file.startswith("test") else stage.train
             return Rows(count, fmean(stage.words) * _WORD)
-        case SampleStage() as stage:
+        case SampleStage() | LabelStage() | ChooseStage() | SelectStage() as stage:
+            return _of_answers(recipe, references, stage, file)
+    return None
+
+
+def _of_answers(
+    recipe: Recipe,
+    references: References,
+    stage: SampleStage | LabelStage | ChooseStage | SelectStage,
+    file: str,
+) -> Rows | None:
+    """What a stage makes of completions, or the completions themselves."""
+    match stage:
+        case SampleStage():
             return _sampled(recipe, references, stage)
-        case LabelStage() as stage:
-            samples = rows_of(recipe, references, [stage.samples], "samples.jsonl")
+        case ChooseStage():
+            return _chosen(recipe, references, stage, file)
+        case LabelStage(comparisons=str(built)):
+            rows = rows_of(recipe, references, [built], f"{stage.annotator}.jsonl")
+            return None if rows is None else replace(rows, count=_least(rows.count, stage.limit))
+        case LabelStage():
+            samples = rows_of(recipe, references, [stage.samples or ""], "samples.jsonl")
             return _compared(stage, samples or Rows(answers=2.0))
-        case SelectStage() as stage:
+        case SelectStage():
             found = rows_of(recipe, references, [stage.samples], "samples.jsonl") or Rows()
             return replace(found, count=_least(found.count, stage.limit), answers=1.0)
-    return None
 
 
 def _outside(references: References, reference: str) -> Rows | None:
@@ -152,6 +170,16 @@ def _sampled(recipe: Recipe, references: References, stage: SampleStage) -> Rows
         answer=answer_of(recipe, references, stage.model),
         answers=float(stage.sampling.samples_per_prompt),
     )
+
+
+def _chosen(recipe: Recipe, references: References, stage: ChooseStage, file: str) -> Rows | None:
+    """As many comparisons as the budget pays for; of the judge's answers, all that are there."""
+    if file.startswith("answered"):
+        return rows_of(recipe, references, stage.judged, "preferences.jsonl")
+    samples = rows_of(recipe, references, stage.samples, "samples.jsonl") or Rows()
+    people = int(stage.budget * stage.people / stage.costs.people)
+    left = (stage.budget - people * stage.costs.people) // stage.costs.judge
+    return replace(samples, count=people if file.startswith("people") else left, answers=2.0)
 
 
 def _compared(stage: LabelStage, samples: Rows) -> Rows:

@@ -1,8 +1,8 @@
-"""Stages that decode and train nothing: sample, select, evaluate."""
+"""Stages that decode or score and train nothing: sample, choose, select, evaluate."""
 
 from dataclasses import dataclass
 
-from tutelage.config import EvaluateStage, SampleStage, SamplingConfig, SelectStage
+from tutelage.config import ChooseStage, EvaluateStage, SampleStage, SamplingConfig, SelectStage
 from tutelage.pipeline.plan.memory import (
     FLOAT,
     decoder_copy,
@@ -16,7 +16,7 @@ from tutelage.pipeline.plan.rows import Rows, tokens_of
 from tutelage.pipeline.plan.sizes import ModelSize
 from tutelage.pipeline.plan.work import decoding_work, scoring_work
 
-__all__ = ["plan_evaluate", "plan_sample", "plan_select"]
+__all__ = ["plan_choose", "plan_evaluate", "plan_sample", "plan_select"]
 
 _HEAD_TOKENS = 2_048
 """Response tokens whose logits exist at a time, where no recipe says."""
@@ -55,18 +55,33 @@ def plan_select(
     name: str, config: SelectStage, size: ModelSize, place: Place, data: Rows
 ) -> StagePlan:
     """Completions that exist already, scored batch by batch."""
+    count = _limited(data, config.limit)
+    answers = config.best_of or (round(data.answers) if data.answers > 1 else None)
+    texts = None if count is None or answers is None else count * answers
+    return _plan_scoring(name, config.kind, size, data, texts)
+
+
+def plan_choose(
+    name: str, config: ChooseStage, size: ModelSize, place: Place, data: Rows
+) -> StagePlan:
+    """The same, by one reward model after the other; by as many as are listed, at least."""
+    count = _limited(data, config.limit)
+    known = count is not None and data.answers > 1
+    texts = round((count or 0) * data.answers) * len(config.reward) if known else None
+    return _plan_scoring(name, config.kind, size, data, texts)
+
+
+def _plan_scoring(
+    name: str, kind: str, size: ModelSize, data: Rows, texts: int | None
+) -> StagePlan:
     length = min(_SCORED_TOKENS, size.context)
     rows = rows_read(length)
     total = size.backbone + size.hidden
-    units = None
-    count = _limited(data, config.limit)
-    answers = config.best_of or (round(data.answers) if data.answers > 1 else None)
-    if count is not None and answers is not None:
-        units = -(-count * answers // rows)
+    units = None if texts is None else -(-texts // rows)
     prompt, answer = tokens_of(data, size.vocabulary, length // 2, length // 2)
     return StagePlan(
         name=name,
-        kind=config.kind,
+        kind=kind,
         models=(ModelBytes("reward model", size.source, total, FLOAT * total),),
         phases=(Phase("scoring", {"activations": passing_activations(size, rows * length)}),),
         unit="batch",

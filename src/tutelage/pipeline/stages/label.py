@@ -1,6 +1,7 @@
 """Asks annotators which of two completions is better, and keeps every answer.
 
 samples ──pairs──> comparisons ──annotator──> preferences ──> store, preferences.jsonl
+stage choose ─────────^
 """
 
 import json
@@ -10,13 +11,13 @@ from typing import Literal
 
 from tutelage.config import LabelStage
 from tutelage.data.jsonl import write_jsonl
-from tutelage.data.loaders import load_samples
+from tutelage.data.loaders import load_comparisons, load_samples
 from tutelage.errors import DataError
 from tutelage.feedback.gather import Gatherer, agreement, pairs
 from tutelage.feedback.store import PreferenceStore
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.helpdesk import world_spec
-from tutelage.records import Preference
+from tutelage.records import Comparison, Preference
 from tutelage.worlds.helpdesk import Ledger, People, SimulatedJudge
 
 __all__ = ["run"]
@@ -28,17 +29,7 @@ _SECOND_OPINION = 10
 
 def run(config: LabelStage, context: StageContext) -> dict[str, float]:
     """Builds comparisons, has them judged, and writes the preferences."""
-    samples = load_samples(context.resolve(config.samples, "samples.jsonl"))
-    pairings = [
-        pairs(row.prompt, row.completions, count=config.pairs_per_prompt, seed=context.seed)
-        for row in samples
-    ]
-    comparisons = [c for pairing in pairings for c in pairing.comparisons][: config.limit]
-    if not comparisons:
-        raise DataError(
-            f"the samples of {len(samples)} prompts give no pair of different completions: draw "
-            "at least 2 samples per prompt, at a temperature above 0"
-        )
+    comparisons, identical = _comparisons(config, context)
     annotate = _annotator(config, context.seed)
     with PreferenceStore(context.folder / "preferences.sqlite") as store:
         for start in range(0, len(comparisons), _AT_ONCE):
@@ -69,18 +60,38 @@ def run(config: LabelStage, context: StageContext) -> dict[str, float]:
     (context.folder / "labels.json").write_text(text + "\n", encoding="utf-8")
     return {
         "preferences": float(len(preferences)),
-        "identical_pairs": float(sum(pairing.num_identical for pairing in pairings)),
+        "identical_pairs": float(identical),
         "agreement": agreed.share,
         "prefers_longer": prefers_longer,
         "cost": float(ledger.spent),
     }
 
 
+def _comparisons(config: LabelStage, context: StageContext) -> tuple[list[Comparison], int]:
+    """What to ask about, and how many pairs of the samples had the same text twice."""
+    if config.comparisons is not None:
+        path = context.resolve(config.comparisons, f"{config.annotator}.jsonl")
+        return load_comparisons(path, config.limit), 0
+    assert config.samples is not None, "the configuration has one of the two"
+    samples = load_samples(context.resolve(config.samples, "samples.jsonl"))
+    pairings = [
+        pairs(row.prompt, row.completions, count=config.pairs_per_prompt, seed=context.seed)
+        for row in samples
+    ]
+    comparisons = [c for pairing in pairings for c in pairing.comparisons][: config.limit]
+    if not comparisons:
+        raise DataError(
+            f"the samples of {len(samples)} prompts give no pair of different completions: draw "
+            "at least 2 samples per prompt, at a temperature above 0"
+        )
+    return comparisons, sum(pairing.num_identical for pairing in pairings)
+
+
 def _annotator(config: LabelStage, seed: int) -> Gatherer:
     spec = world_spec(config.preset)
     if config.annotator == "people":
         return People(spec, seed).label
-    return SimulatedJudge(spec).label
+    return SimulatedJudge(spec, wrong_category=config.wrong_category).label
 
 
 def _longer_wins(preference: Preference) -> float | None:

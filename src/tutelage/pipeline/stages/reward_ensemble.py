@@ -18,7 +18,7 @@ from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.references import MEMBERS
 from tutelage.rewards import EnsembleReward, ModelReward, Reward
 
-__all__ = ["load_members", "model_reward"]
+__all__ = ["load_members", "member_folders", "model_reward"]
 
 
 def load_members(
@@ -42,6 +42,11 @@ def load_members(
         )
     loaded = [RewardModel.load(folder, compute=compute) for folder in folders]
     return [model.eval().requires_grad_(False) for model in loaded]
+
+
+def member_folders(model: Path) -> list[Path]:
+    """The members of the ensemble that a reward model's folder belongs to, or the model alone."""
+    return _members(model) or [model]
 
 
 def _members(model: Path) -> list[Path]:

@@ -78,6 +78,24 @@ def test_comparisons_follow_from_the_samples_they_are_made_of():
     assert every.answer == found("w/sft.jsonl").answer
 
 
+def test_chosen_comparisons_are_as_many_as_the_budget_pays_for():
+    stages = {
+        "w": {"kind": "helpdesk", "train_prompts": 100},
+        "sft": {"kind": "sft", "model": "m", "data": ["w/sft.jsonl"]},
+        "samples": {"kind": "sample", "model": "sft", "prompts": "w/train.jsonl"},
+        "judge": {"kind": "label", "samples": "samples", "annotator": "judge"},
+        "asked": {"kind": "choose", "samples": ["samples"], "judged": ["judge"], "budget": 100},
+        "people": {"kind": "label", "comparisons": "asked", "annotator": "people"},
+        "bulk": {"kind": "label", "comparisons": "asked", "annotator": "judge", "limit": 20},
+    }
+    # Half of 100 units pays for four people at 11; 56 units are left.
+    assert found("people", **stages).count == 4
+    assert found("asked/judge.jsonl", **stages).count == 56
+    assert found("bulk", **stages).count == 20
+    assert found("asked/answered.jsonl", **stages) == found("judge", **stages)
+    assert found("people", **stages).answer == found("w/sft.jsonl").answer
+
+
 def test_parts_of_a_split_have_their_share_of_the_rows(tmp_path):
     data = written(tmp_path / "rows.jsonl", [{"id": "0", "text": "abc"}] * 50)
     parts = {"kind": "split", "data": [data], "parts": {"rl": 0.2, "test": 0.1}}

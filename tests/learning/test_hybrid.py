@@ -1,0 +1,56 @@
+"""What docs/hybrid.md says of feedback from people and a judge, for three seeds.
+
+    recipes/hybrid.yaml ──seed 0, 1, 2──> samples ──scripts/hybrid.py──> accuracies ──> gates 5 to 7
+
+The thresholds stand in gates.yaml beside this file. Runs go to the folder named by TUTELAGE_GATES,
+where finished stages and results are kept and not made again, or else to a temporary one.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+from hybrid import Measured, measure
+from ruamel.yaml import YAML
+
+from tutelage import run
+
+# The first gate waits for all runs.
+pytestmark = [pytest.mark.learn, pytest.mark.timeout(7200)]
+
+HERE = Path(__file__).resolve().parent
+RECIPE = HERE.parents[1] / "recipes" / "hybrid.yaml"
+GATES = YAML(typ="safe").load(HERE / "gates.yaml")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> list[list[Measured]]:
+    chosen = os.environ.get("TUTELAGE_GATES")
+    runs = Path(chosen) if chosen else tmp_path_factory.mktemp("hybrid")
+    found = []
+    for seed in GATES["seeds"]:
+        folder = runs / f"hybrid-seed{seed}"
+        overrides = ["--seed", str(seed)]
+        run(RECIPE, folder, overrides=overrides, only=["samples"], display=False)
+        found.append(measure(folder, folder / "measured.json"))
+    return found
+
+
+def mean(
+    results: Sequence[Sequence[Measured]],
+    judge: str,
+    arm: str,
+    measure: str,
+    people: int | None = None,
+) -> float:
+    """The mean over runs of one cell of the tables."""
+    rows = [
+        row
+        for run in results
+        for row in run
+        if (row.judge, row.arm) == (judge, arm) and people in (None, row.people)
+    ]
+    assert len(rows) == len(results), f"{judge} {arm}: {len(rows)} rows of {len(results)} runs"
+    return fmean(getattr(row, measure) for row in rows)
