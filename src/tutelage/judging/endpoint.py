@@ -1,0 +1,190 @@
+"""A judge model behind an OpenAI-compatible endpoint, asked through the official client.
+
+The client's own retries are off: each attempt is a request of its own to the budget.
+"""
+
+import ipaddress
+import math
+import os
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from tutelage.errors import ConfigError, MissingExtraError
+from tutelage.judging.reply import AskError, JudgeRequest, ModelReply, Token
+from tutelage.judging.retries import retry_after
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+    from openai.types.chat import ChatCompletion
+
+__all__ = ["OPENAI_URL", "EndpointModel", "token_from_environment"]
+
+OPENAI_URL = "https://api.openai.com/v1"
+_LIKELIEST = 20
+"""Tokens that are asked for in each place; no endpoint gives more."""
+_AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+"""Answers after which the same request may succeed."""
+_HOPELESS = frozenset({401, 402, 403, 404})
+"""Answers that every other request will get, too."""
+
+
+def token_from_environment(url: str, name: str) -> str:
+    """The token in an environment variable; endpoints on this machine may do without.
+
+    Raises:
+        ConfigError: there is none, and the endpoint is elsewhere.
+    """
+    token = os.environ.get(name, "")
+    if token or _on_this_machine(url):
+        return token or "none"
+    raise ConfigError(
+        f"the judge at {url} needs a token: set {name} in the environment, or name the variable "
+        "that holds it (token_env)"
+    )
+
+
+class EndpointModel:
+    """A model by its name at a URL."""
+
+    def __init__(
+        self, model: str, url: str, token: str, *, extra: Mapping[str, Any] | None = None
+    ) -> None:
+        """Says who is asked; nothing is asked yet.
+
+        Args:
+            model: as the endpoint calls it.
+            url: up to and including `/v1`.
+            token: the bearer token.
+            extra: more fields of every request, such as `{"chat_template_kwargs": {...}}`.
+
+        Raises:
+            ConfigError: the URL is none.
+            MissingExtraError: the official client is not installed.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(f"judge at {url!r}: expected http://HOST:PORT/v1 or https://HOST/v1")
+        if find_spec("openai") is None:
+            raise MissingExtraError("openai", "judge")
+        self.model, self.url, self.extra = model, url.rstrip("/"), dict(extra or {})
+        self._token = token
+        self._client: AsyncOpenAI | None = None
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.model
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Model, URL and the fields that go with every request."""
+        return {"endpoint": self.url, "model": self.model, "extra": self.extra}
+
+    async def ask(self, request: JudgeRequest) -> ModelReply:
+        """One chat completion.
+
+        Raises:
+            AskError: there is none, or it has no text.
+        """
+        import openai
+
+        try:
+            completion = await self._connected().chat.completions.create(**self._body(request))
+        except openai.APIStatusError as error:
+            raise self._refused(error) from None
+        except openai.APITimeoutError as error:
+            raise AskError(f"{error}", again=True, maybe_billed=True) from None
+        except openai.APIConnectionError as error:
+            reason = f"{self.url} cannot be reached ({error.__cause__ or error}): is it running?"
+            raise AskError(reason, again=True, maybe_billed=True) from None
+        except (openai.OpenAIError, ValueError, RecursionError) as error:
+            reason = f"{self.url} did not answer with a chat completion: {error}"
+            raise AskError(reason, again=True, maybe_billed=True) from None
+        return self._read(completion)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        if self._client is not None:
+            await self._client.close()
+        self._client = None
+
+    def _connected(self) -> "AsyncOpenAI":
+        if self._client is None:
+            import httpx2
+            from openai import AsyncOpenAI
+
+            # An environment's proxy is for what lies outside this machine.
+            transport = httpx2.AsyncClient(trust_env=not _on_this_machine(self.url), timeout=None)
+            self._client = AsyncOpenAI(
+                api_key=self._token,
+                base_url=self.url,
+                max_retries=0,
+                timeout=None,  # The deadlines are the caller's, over all that is waited for.
+                http_client=transport,
+            )
+        return self._client
+
+    def _body(self, request: JudgeRequest) -> dict[str, Any]:
+        # OpenAI itself no longer takes the name that all others do.
+        longest = "max_completion_tokens" if self.url == OPENAI_URL else "max_tokens"
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": [message.to_json() for message in request.messages],
+            "temperature": request.temperature,
+            "seed": request.sample,
+            longest: request.max_tokens,
+        }
+        if request.logprobs:
+            body |= {"logprobs": True, "top_logprobs": _LIKELIEST}
+        if self.extra:
+            body["extra_body"] = self.extra
+        return body
+
+    def _refused(self, error: Any) -> AskError:
+        status, said = error.status_code, " ".join(str(error.message).split())[:300]
+        if status in (401, 403):
+            return AskError(f"{self.url} refuses the token (HTTP {status}): {said}", hopeless=True)
+        if status == 404:
+            reason = f"{self.url} knows no model {self.model!r} or no chat completions: {said}"
+            return AskError(f"{reason} (HTTP 404). Check --model and --url", hopeless=True)
+        return AskError(
+            f"HTTP {status}: {said}",
+            again=status in _AGAIN,
+            pause=retry_after(error.response.headers),
+            hopeless=status in _HOPELESS,
+        )
+
+    def _read(self, completion: "ChatCompletion") -> ModelReply:
+        # The client does not check what it was sent against its types.
+        try:
+            choice = completion.choices[0]
+            text = choice.message.content or ""
+            listed = choice.logprobs.content if choice.logprobs is not None else None
+            tokens = None if not listed else tuple(map(_token, listed))
+            usage = completion.usage
+            counted = (None, None)
+            if usage is not None:
+                counted = (int(usage.prompt_tokens), int(usage.completion_tokens))
+        except (AttributeError, IndexError, TypeError, ValueError) as error:
+            reason = f"{self.url} answered with no chat completion ({error})"
+            raise AskError(reason, again=True, maybe_billed=True) from None
+        return ModelReply(text, tokens, *counted)
+
+
+def _token(row: Any) -> Token:
+    likeliest: dict[str, float] = {}
+    for each in row.top_logprobs or ():
+        probability = math.exp(min(0.0, float(each.logprob)))
+        likeliest[each.token] = max(probability, likeliest.get(each.token, 0.0))
+    likeliest.setdefault(row.token, math.exp(min(0.0, float(row.logprob))))
+    return Token(str(row.token), likeliest)
+
+
+def _on_this_machine(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
