@@ -16,10 +16,16 @@ from pydantic import (
 from tutelage.config.base import Section
 from tutelage.config.training import Share
 
-__all__ = ["GENERAL_RUBRIC", "JudgeConfig", "JudgeRewardConfig"]
+__all__ = ["GENERAL_RUBRIC", "JudgeConfig", "JudgeRewardConfig", "file_of"]
 
 GENERAL_RUBRIC = "general"
 """The rubric that comes with the package."""
+
+
+def file_of(name: str) -> str:
+    """The file that `path.py:name` or the path of a file names."""
+    path, _, _ = name.rpartition(":")
+    return path if path.endswith(".py") else name
 
 
 class JudgeConfig(Section):
@@ -39,9 +45,10 @@ class JudgeConfig(Section):
     rubric `general` that comes with Tutelage."""
     reasons: bool = False
     """Let the judge weigh the answers in words before it decides; twice the requests."""
-    probabilities: Literal["auto", "tokens", "samples"] = "auto"
+    probabilities: Literal["auto", "tokens", "samples", "decisions"] = "auto"
     """Where they come from: the log-probabilities of the answer's token, the shares of several
-    samples, or the former where the endpoint gives them."""
+    samples, or the former where the endpoint gives them; or a model that only decides, by
+    POST /decisions."""
     samples: PositiveInt = 5
     """Replies drawn of each question where there are no log-probabilities."""
     min_mass: Share = 0.5

@@ -103,6 +103,13 @@ class Asker:
         # Whoever else waits for the same reply is not to lose it when one of them is cancelled.
         return await asyncio.shield(self._under_way[key])
 
+    async def finish(self, *, cancel: bool) -> None:
+        """Waits for requests that nobody waits for any more, or ends them."""
+        left = list(self._under_way.values())
+        for task in left if cancel else ():
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
     async def _ask(self, key: str, request: JudgeRequest) -> Known:
         pauses = backoff(self.limits.retries, self.limits.first_pause, self.limits.longest_pause)
         while True:

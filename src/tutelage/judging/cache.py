@@ -15,6 +15,7 @@ import os
 import secrets
 import sqlite3
 import threading
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,8 @@ from tutelage.judging.reply import ModelReply
 
 __all__ = ["JudgeCache", "Known", "Spent"]
 
+_LOCK_SECONDS = 60.0
+"""How long a writer waits for another one."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answers (
     key TEXT PRIMARY KEY, reply TEXT NOT NULL, created TEXT NOT NULL);
@@ -72,9 +75,12 @@ class JudgeCache:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
             self._file = sqlite3.connect(
-                self.path or ":memory:", timeout=60.0, check_same_thread=False, isolation_level=None
+                self.path or ":memory:",
+                timeout=_LOCK_SECONDS,
+                check_same_thread=False,
+                isolation_level=None,
             )
-            self._file.execute("PRAGMA journal_mode = WAL")
+            self._use_write_ahead_log()
             self._file.execute("PRAGMA synchronous = NORMAL")
             with self._writing():
                 for statement in filter(str.strip, _TABLES.split(";")):
@@ -135,6 +141,18 @@ class JudgeCache:
         """Closes the file."""
         self._file.close()
 
+    def _use_write_ahead_log(self) -> None:
+        """Changing the journal of a new file takes a lock for which SQLite itself does not wait."""
+        until = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                self._file.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
+
     def _spent(self) -> Spent:
         return Spent(*self._file.execute("SELECT tokens, cost FROM spent").fetchone())
 
@@ -153,7 +171,15 @@ class _Transaction:
         self.file = file
 
     def __enter__(self) -> None:
-        self.file.execute("BEGIN IMMEDIATE")
+        self._execute("BEGIN IMMEDIATE")
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self.file.execute("COMMIT" if kind is None else "ROLLBACK")
+        if self.file.in_transaction:
+            self._execute("COMMIT" if kind is None else "ROLLBACK")
+
+    def _execute(self, statement: str) -> None:
+        try:
+            self.file.execute(statement)
+        except sqlite3.Error as error:
+            # What was spent could no longer be told: nothing more is to be asked.
+            raise JudgeError(f"the judge's cache cannot be written: {error}") from error

@@ -1,5 +1,8 @@
 """A judge model behind an OpenAI-compatible endpoint, asked through the official client.
 
+    POST /chat/completions    a reply, with the likeliest tokens where the endpoint gives them
+    POST /decisions           the labels' probabilities, from models that decide and do not write
+
 The client's own retries are off: each attempt is a request of its own to the budget.
 """
 
@@ -17,6 +20,7 @@ from tutelage.judging.retries import retry_after
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
+    from openai.types import Decision
     from openai.types.chat import ChatCompletion
 
 __all__ = ["OPENAI_URL", "EndpointModel", "token_from_environment"]
@@ -24,6 +28,7 @@ __all__ = ["OPENAI_URL", "EndpointModel", "token_from_environment"]
 OPENAI_URL = "https://api.openai.com/v1"
 _LIKELIEST = 20
 """Tokens that are asked for in each place; no endpoint gives more."""
+_DECIDE = "Decide what the conversation ends by asking for."
 _AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """Answers after which the same request may succeed."""
 _HOPELESS = frozenset({401, 402, 403, 404})
@@ -49,7 +54,13 @@ class EndpointModel:
     """A model by its name at a URL."""
 
     def __init__(
-        self, model: str, url: str, token: str, *, extra: Mapping[str, Any] | None = None
+        self,
+        model: str,
+        url: str,
+        token: str,
+        *,
+        extra: Mapping[str, Any] | None = None,
+        decisions: bool = False,
     ) -> None:
         """Says who is asked; nothing is asked yet.
 
@@ -58,6 +69,7 @@ class EndpointModel:
             url: up to and including `/v1`.
             token: the bearer token.
             extra: more fields of every request, such as `{"chat_template_kwargs": {...}}`.
+            decisions: ask for decisions, where one of several labels is to be replied.
 
         Raises:
             ConfigError: the URL is none.
@@ -69,7 +81,7 @@ class EndpointModel:
         if find_spec("openai") is None:
             raise MissingExtraError("openai", "judge")
         self.model, self.url, self.extra = model, url.rstrip("/"), dict(extra or {})
-        self._token = token
+        self._token, self._gives_logprobs, self._decisions = token, True, decisions
         self._client: AsyncOpenAI | None = None
 
     @property
@@ -79,30 +91,61 @@ class EndpointModel:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Model, URL and the fields that go with every request."""
-        return {"endpoint": self.url, "model": self.model, "extra": self.extra}
+        """Model, URL, the fields that go with every request, and what is asked for."""
+        row = {"endpoint": self.url, "model": self.model, "extra": self.extra}
+        return row | ({"decisions": True} if self._decisions else {})
 
     async def ask(self, request: JudgeRequest) -> ModelReply:
-        """One chat completion.
+        """One chat completion, or one decision.
 
         Raises:
             AskError: there is none, or it has no text.
         """
+        import httpx2
         import openai
 
         try:
-            completion = await self._connected().chat.completions.create(**self._body(request))
+            if self._decisions and request.labels:
+                return _read_decision(await self._decide(request))
+            completion = await self._complete(request)
         except openai.APIStatusError as error:
             raise self._refused(error) from None
         except openai.APITimeoutError as error:
             raise AskError(f"{error}", again=True, maybe_billed=True) from None
         except openai.APIConnectionError as error:
             reason = f"{self.url} cannot be reached ({error.__cause__ or error}): is it running?"
-            raise AskError(reason, again=True, maybe_billed=True) from None
+            sent = not isinstance(error.__cause__, httpx2.ConnectError)
+            raise AskError(reason, again=True, maybe_billed=sent) from None
         except (openai.OpenAIError, ValueError, RecursionError) as error:
             reason = f"{self.url} did not answer with a chat completion: {error}"
             raise AskError(reason, again=True, maybe_billed=True) from None
         return self._read(completion)
+
+    async def _complete(self, request: JudgeRequest) -> "ChatCompletion":
+        """Without log-probabilities where the endpoint refuses to be asked for them."""
+        import openai
+
+        create = self._connected().chat.completions.create
+        if request.logprobs and self._gives_logprobs:
+            try:
+                return await create(**self._body(request), logprobs=True, top_logprobs=_LIKELIEST)
+            except openai.BadRequestError as error:
+                if "logprob" not in error.message:
+                    raise
+                self._gives_logprobs = False
+        return await create(**self._body(request))
+
+    async def _decide(self, request: JudgeRequest) -> "Decision":
+        choices = [{"value": label} for label in request.labels]
+        question = {"type": "choice", "instructions": _DECIDE, "choices": choices}
+        body: dict[str, Any] = {
+            "model": self.model,
+            "input": [message.to_json() for message in request.messages],
+            "questions": [question],
+        }
+        if self.extra:
+            body["extra_body"] = self.extra
+        return await self._connected().decisions.create(**body)
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -136,8 +179,6 @@ class EndpointModel:
             "seed": request.sample,
             longest: request.max_tokens,
         }
-        if request.logprobs:
-            body |= {"logprobs": True, "top_logprobs": _LIKELIEST}
         if self.extra:
             body["extra_body"] = self.extra
         return body
@@ -171,6 +212,21 @@ class EndpointModel:
             reason = f"{self.url} answered with no chat completion ({error})"
             raise AskError(reason, again=True, maybe_billed=True) from None
         return ModelReply(text, tokens, *counted)
+
+
+def _read_decision(decision: "Decision") -> ModelReply:
+    """A refusal is a reply without a label, and so unreadable."""
+    try:
+        (answer,) = decision.answers
+        counted = (int(decision.usage.input_tokens), int(decision.usage.output_tokens))
+        if answer.type != "choice":
+            return ModelReply("", (), *counted)
+        likeliest = {str(each.value): float(each.probability) for each in answer.probabilities}
+        text = str(answer.choice)
+    except (AttributeError, TypeError, ValueError) as error:
+        reason = f"the endpoint answered with no decision ({error})"
+        raise AskError(reason, again=True, maybe_billed=True) from None
+    return ModelReply(text, (Token(text, likeliest),), *counted)
 
 
 def _token(row: Any) -> Token:

@@ -48,7 +48,7 @@ class Failure:
 
 
 class FakeEndpoint(ThreadingHTTPServer):
-    """Answers `POST /v1/chat/completions`."""
+    """Answers `POST /v1/chat/completions`, and `/v1/decisions` with one choice."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -100,7 +100,11 @@ class FakeEndpoint(ThreadingHTTPServer):
         if self.model not in (None, body["model"]):
             missing = {"error": {"message": f"The model `{body['model']}` does not exist."}}
             return Failure(404, json.dumps(missing).encode())
-        content = json.dumps(_completion(self.answer(body), body, self.logprobs)).encode()
+        if "questions" in body:
+            asked = {**body, "messages": body["input"]}
+            content = json.dumps(_decision(self.answer(asked))).encode()
+        else:
+            content = json.dumps(_completion(self.answer(body), body, self.logprobs)).encode()
         return Failure(200, content, seconds=self.seconds)
 
     def enter(self, change: int) -> None:
@@ -121,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.headers["Authorization"] != f"Bearer {self.server.token}":
             self._send(Failure(401, b'{"error": {"message": "wrong token"}}'))
-        elif self.path != "/v1/chat/completions":
+        elif self.path not in ("/v1/chat/completions", "/v1/decisions"):
             self._send(Failure(404, b'{"error": {"message": "no such path"}}'))
         else:
             self.server.enter(1)
@@ -161,6 +165,17 @@ def _completion(spoken: Spoken, body: Body, gives_logprobs: bool) -> dict[str, A
     choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": logprobs}
     row = {"id": "fake", "object": "chat.completion", "created": 0, "model": body["model"]}
     return row | {"choices": [choice], "usage": usage}
+
+
+def _decision(spoken: Spoken) -> dict[str, Any]:
+    answer: dict[str, Any] = {"type": "refusal"}
+    if spoken.likeliest:
+        rows = [{"value": text, "probability": p} for text, p in spoken.likeliest[0].items()]
+        chances = {"confidence": 1.0, "probabilities": rows}
+        answer = {"type": "choice", "choice": spoken.text, **chances}
+    prompt, reply = spoken.usage or (0, 0)
+    usage = {"input_tokens": prompt, "output_tokens": reply, "total_tokens": prompt + reply}
+    return {"id": "fake", "object": "decision", "answers": [answer], "usage": usage}
 
 
 def _place(likeliest: Mapping[str, float], most: int) -> dict[str, Any]:

@@ -46,9 +46,9 @@ class JudgeSettings:
 
     reasons: bool = False
     """Let it weigh the answers in words first."""
-    probabilities: Literal["auto", "tokens", "samples"] = "auto"
+    probabilities: Literal["auto", "tokens", "samples", "decisions"] = "auto"
     """Where they come from: the answer token's log-probabilities, the shares of several samples, or
-    the former where the model gives them."""
+    the former where the model gives them; or an endpoint that decides (`EndpointModel`)."""
     samples: int = 5
     """Replies drawn of each question for `samples`."""
     temperature: float = 1.0
@@ -280,10 +280,14 @@ class ModelJudge:
         workers = [asyncio.ensure_future(worker()) for _ in range(self.asker.limits.concurrency)]
         try:
             await asyncio.gather(*workers)
-        finally:
+        except BaseException:
             for each in workers:
                 each.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
+            await self.asker.finish(cancel=True)
+            raise
+        # The other order of a comparison that the budget has ended may be under way.
+        await self.asker.finish(cancel=False)
         return [
             unreached(item) if result is None else result
             for item, result in zip(items, results, strict=True)
@@ -348,7 +352,7 @@ class ModelJudge:
 
     def _sample_from_now_on(self) -> None:
         name, number = self.asker.model.name, self.settings.samples
-        if self.settings.probabilities == "tokens":
+        if self.settings.probabilities != "auto":
             raise JudgeError(
                 f"judge {name} gives no log-probabilities: set probabilities to 'samples', or to "
                 "'auto'"

@@ -27,8 +27,9 @@ def judge_of() -> Iterator[Callable[..., ModelJudge]]:
         limits = {"first_pause": 0.01, "seconds": 20.0}
         names = AskLimits.__dataclass_fields__
         limits |= {key: options.pop(key) for key in list(options) if key in names}
+        decisions = options.get("probabilities") == "decisions"
         asker = Asker(
-            EndpointModel("fake", endpoint.url, "none"),
+            EndpointModel("fake", endpoint.url, "none", decisions=decisions),
             JudgeCache(cache),
             budget=budget,
             limits=AskLimits(**limits),

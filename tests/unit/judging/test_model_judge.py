@@ -141,11 +141,37 @@ def test_without_log_probabilities_samples_are_counted(judge_of):
     assert sorted(body["seed"] for body in drawn) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
 
+def test_endpoint_that_refuses_log_probabilities_is_sampled(judge_of):
+    refusal = Failure(400, b'{"error": {"message": "logprobs is not supported"}}')
+    with FakeEndpoint(prefers(worth)) as endpoint:
+        endpoint.script = [refusal]
+        judge = judge_of(endpoint, samples=3, concurrency=1)
+        # The scripted judge says "A" for the longer answer, whatever its probability.
+        assert judge([pair("x" * 12, "x" * 5)]) == [1.0]
+        assert sum("logprobs" in body for body in endpoint.bodies) <= 2
+
+
 def test_probabilities_that_must_come_from_tokens_are_missed(judge_of):
     with FakeEndpoint(prefers(worth), logprobs=False) as endpoint:
         judge = judge_of(endpoint, probabilities="tokens")
         with pytest.raises(JudgeError, match="set probabilities to 'samples'"):
             judge.judge([pair("x", "y")])
+
+
+def test_model_that_decides_is_asked_for_its_choice(judge_of):
+    with FakeEndpoint(prefers(worth, bias=0.4)) as endpoint:
+        judge = judge_of(endpoint, probabilities="decisions")
+        (verdict,) = judge.judge([pair("x" * 12, "x" * 5)])
+        assert verdict.orders == pytest.approx((sigmoid(1.1), 1.0 - sigmoid(-0.3)))
+        values = [each["value"] for each in endpoint.bodies[0]["questions"][0]["choices"]]
+        assert values == ["A", "B"]
+        assert judge.asker.spent.tokens == 2 * 101
+
+
+def test_refusal_to_decide_is_unreadable(judge_of):
+    with FakeEndpoint(lambda body: Spoken("no")) as endpoint:
+        (verdict,) = judge_of(endpoint, probabilities="decisions").judge([pair("x", "yy")])
+    assert verdict.failure == "unreadable"
 
 
 def test_reasons_come_first_and_the_verdict_is_read_from_the_second_reply(judge_of):
