@@ -80,6 +80,8 @@ class Asker:
         self._open = 0
         self._failures_in_a_row = 0
         self._replied = False
+        self._ended: JudgeError | None = None
+        """Why no more is asked, until those who asked have been told."""
 
     async def ask(self, content: Mapping[str, Any], request: JudgeRequest) -> Known:
         """The reply to a request, from the cache or from the model.
@@ -109,15 +111,21 @@ class Asker:
         for task in left if cancel else ():
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        self._ended = None
 
     async def _ask(self, key: str, request: JudgeRequest) -> Known:
         pauses = backoff(self.limits.retries, self.limits.first_pause, self.limits.longest_pause)
         while True:
             try:
                 async with self._slots:
+                    if self._ended is not None:
+                        raise self._ended
                     known = await self._ask_once(key, request)
                 self._failures_in_a_row, self._replied = 0, True
                 return known
+            except JudgeError as error:
+                self._ended = error
+                raise
             except AskError as error:
                 pause = next(pauses, None) if error.again else None
                 if pause is None:
@@ -168,13 +176,15 @@ class Asker:
         self.counts["failed"] += 1
         self._failures_in_a_row += 1
         if error.hopeless:
-            return JudgeError(f"judge {self.model.name}: {error}")
+            self._ended = JudgeError(f"judge {self.model.name}: {error}")
+            return self._ended
         in_a_row, most = self._failures_in_a_row, self.limits.failures
         # A single request may be refused for its length; if all are, it is not the requests.
         never = not self._replied and (error.again or in_a_row >= most)
         if never or (error.again and in_a_row >= most):
-            return JudgeError(
+            self._ended = JudgeError(
                 f"judge {self.model.name} cannot be asked, {in_a_row} in a row had to be given up: "
                 f"{error}. Replies so far are kept in the cache: run the same again to go on"
             )
+            return self._ended
         return GivenUpError(str(error))

@@ -173,13 +173,19 @@ class _Transaction:
     def __enter__(self) -> None:
         self._execute("BEGIN IMMEDIATE")
 
-    def __exit__(self, kind: object, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         if self.file.in_transaction:
             self._execute("COMMIT" if kind is None else "ROLLBACK")
+        if isinstance(error, sqlite3.Error):
+            raise _cannot_write(error) from error
 
     def _execute(self, statement: str) -> None:
         try:
             self.file.execute(statement)
         except sqlite3.Error as error:
-            # What was spent could no longer be told: nothing more is to be asked.
-            raise JudgeError(f"the judge's cache cannot be written: {error}") from error
+            raise _cannot_write(error) from error
+
+
+def _cannot_write(error: sqlite3.Error) -> JudgeError:
+    # What was spent could no longer be told: nothing more is to be asked.
+    return JudgeError(f"the judge's cache cannot be written: {error}")

@@ -81,6 +81,18 @@ def test_file_that_is_no_cache_is_named(tmp_path):
         JudgeCache(tmp_path / "judge.db")
 
 
+def test_cache_that_can_no_longer_be_written_ends_the_judging(judge_of, tmp_path):
+    with FakeEndpoint(prefers(worth)) as endpoint:
+        judge = judge_of(endpoint, cache=tmp_path / "judge.db", concurrency=1)
+        judge.judge(COMPARISONS[:1])
+        with sqlite3.connect(tmp_path / "judge.db") as file:
+            file.execute("DROP TABLE answers")
+            file.execute("CREATE VIEW answers AS SELECT '' AS key, '' AS reply, '' AS created")
+        with pytest.raises(JudgeError, match="cannot be written"):
+            judge.judge(COMPARISONS)
+        assert len(endpoint.bodies) == 3
+
+
 def test_spending_never_exceeds_the_budget_in_tokens(judge_of, tmp_path):
     # Whatever the endpoint says a request has cost is no more than was reserved for it.
     def costly(body):
