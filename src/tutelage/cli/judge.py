@@ -79,14 +79,14 @@ def judge_command() -> Callable[..., int]:
     ) -> int:
         if not pairs:
             raise ConfigError("no pairs: tutelage judge FILE... --model MODEL --output FILE")
-        values = given(values)
-        if function is not None and (config is not None or values):
+        chosen = given(values)
+        if function is not None and (config is not None or chosen):
             raise ConfigError("--function is a judge of its own: leave the model's options out")
         asked = {"limit": limit, "own": own, "probes": probes, "seed": seed}
         if function is not None:
             record = _of_function(function, pairs, output, asked)
         else:
-            record = _of_model(_settings(config, values, output), mode, pairs, output, asked)
+            record = _of_model(_settings(config, chosen, output), mode, pairs, output, asked)
         if report is not None:
             write_json_atomically(report, record)
         if as_json:

@@ -128,12 +128,15 @@ class EndpointModel:
         create = self._connected().chat.completions.create
         if request.logprobs and self._gives_logprobs:
             try:
-                return await create(**self._body(request), logprobs=True, top_logprobs=_LIKELIEST)
+                listed = {"logprobs": True, "top_logprobs": _LIKELIEST}
+                found: ChatCompletion = await create(**self._body(request), **listed)
+                return found
             except openai.BadRequestError as error:
                 if "logprob" not in error.message:
                     raise
                 self._gives_logprobs = False
-        return await create(**self._body(request))
+        completion: ChatCompletion = await create(**self._body(request))
+        return completion
 
     async def _decide(self, request: JudgeRequest) -> "Decision":
         choices = [{"value": label} for label in request.labels]
@@ -205,7 +208,7 @@ class EndpointModel:
             listed = choice.logprobs.content if choice.logprobs is not None else None
             tokens = None if not listed else tuple(map(_token, listed))
             usage = completion.usage
-            counted = (None, None)
+            counted: tuple[int | None, int | None] = (None, None)
             if usage is not None:
                 counted = (int(usage.prompt_tokens), int(usage.completion_tokens))
         except (AttributeError, IndexError, TypeError, ValueError) as error:

@@ -179,7 +179,7 @@ def _decision(spoken: Spoken) -> dict[str, Any]:
 
 
 def _place(likeliest: Mapping[str, float], most: int) -> dict[str, Any]:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"token": text, "logprob": math.log(probability), "bytes": None}
         for text, probability in likeliest.items()
         if probability > 0.0

@@ -41,7 +41,7 @@ class LocalModel:
         import torch
 
         from tutelage.data.template import ChatCodec
-        from tutelage.models.load import load_causal_lm, load_tokenizer
+        from tutelage.models.load import freeze, load_causal_lm, load_tokenizer
 
         self.folder = Path(folder) / "model" if (Path(folder) / "model").is_dir() else Path(folder)
         tokenizer: PreTrainedTokenizerBase = load_tokenizer(self.folder)
@@ -51,7 +51,8 @@ class LocalModel:
                 "a conversation; use a model that was trained on some"
             )
         where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.model: PreTrainedModel = load_causal_lm(self.folder).eval().requires_grad_(False)
+        self.model: PreTrainedModel = load_causal_lm(self.folder)
+        freeze(self.model)
         if where != "cpu":
             self.model.to(where, torch.bfloat16)
         self.codec = ChatCodec(tokenizer)

@@ -13,7 +13,7 @@ et al. 2023, arXiv:2306.05685, section 3.4; the mean: Lee et al. 2023, arXiv:230
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeVar
 
@@ -364,7 +364,7 @@ class ModelJudge:
             )
         self._samples = True
 
-    def _run(self, work: Any) -> Any:
+    def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
         if self._thread is None:
             self._thread = LoopThread("judge")
         return self._thread.run(work)
