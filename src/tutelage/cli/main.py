@@ -14,6 +14,7 @@ from typing import Any
 from cyclopts import App, CycloptsError
 
 from tutelage.cli.feedback import build_feedback_app
+from tutelage.cli.judge import judge_command
 from tutelage.cli.lab import build_lab_app
 from tutelage.cli.plan import plan
 from tutelage.cli.reward import build_reward_app
@@ -100,6 +101,7 @@ def build_app() -> App:
         "resume": resume,
         "plan": plan,
         **{kind: stage_command(section) for kind, section in STAGE_COMMANDS.items()},
+        "judge": judge_command(),
         "serve-reward": serve_reward,
         "report": report,
         "compare": compare,

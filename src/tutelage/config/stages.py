@@ -22,6 +22,7 @@ from tutelage.config.base import Section
 from tutelage.config.choose import ChooseStage
 from tutelage.config.dpo import DPOStage
 from tutelage.config.environment import EnvironmentConfig
+from tutelage.config.judge import file_of
 from tutelage.config.reward_stage import RewardStage
 from tutelage.config.rounds import SamplingConfig
 from tutelage.config.select import SelectStage
@@ -311,6 +312,9 @@ class EvaluateStage(StageSection):
     reward model, or a verifier's verdict."""
     judge: Reference | None = None
     """The second reward model, trained on other preferences than `reward`."""
+    win_rate: str | None = None
+    """Who compares each model's answers with the baseline's, in both orders: a YAML file that
+    describes a judge model (`JudgeConfig`), or a Python function `path.py:name` of comparisons."""
     verifier: str | None = None
     """The verifier whose accuracy is measured; the prompts need what it checks against."""
     reward: Reference | None = None
@@ -342,6 +346,20 @@ class EvaluateStage(StageSection):
             raise ValueError(
                 f"rater is {self.rater!r} and judge is {self.judge!r}: set both, rater to 'judge' "
                 "and judge to the second reward model, or neither"
+            )
+        return self
+
+    def files(self) -> Iterator[tuple[str, str]]:
+        """Files of the user's own that say what the stage does: the key that names each, and it."""
+        if self.win_rate is not None:
+            yield "win_rate", file_of(self.win_rate)
+
+    @model_validator(mode="after")
+    def _answers_are_compared(self) -> Self:
+        if self.win_rate is not None and self.environment is not None:
+            raise ValueError(
+                "win_rate and environment are set, but a judge compares answers and not "
+                "conversations: leave one of them out"
             )
         return self
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from tutelage.config import Section, Stage, TrainStage
+from tutelage.config import EvaluateStage, Section, Stage, TrainStage
 from tutelage.errors import DataError
 from tutelage.feedback.exchange import is_store
 from tutelage.feedback.store import PreferenceStore
@@ -159,10 +159,13 @@ def _path_fingerprint(path: Path) -> str:
 
 
 def _functions(stage: Section) -> dict[str, str]:
-    if not isinstance(stage, TrainStage):
+    if not isinstance(stage, TrainStage | EvaluateStage):
         return {}
-    files = {path.rpartition(":")[0]: key for key, path in stage.python()}
+    files = {path: key for key, path in stage.files()}
     for file, key in files.items():
         if not Path(file).is_file():
-            raise DataError(f"{key} names {file!r}, which is no file: write path/to/file.py:name")
+            raise DataError(
+                f"{key} names {file!r}, which is no file: write path/to/file.py:name, or "
+                "the path of the file"
+            )
     return {file: file_fingerprint(Path(file)) for file in files}
