@@ -13,6 +13,7 @@ from typing import Any
 
 from cyclopts import App, CycloptsError
 
+from tutelage.cli.constitution import build_constitution_app
 from tutelage.cli.lab import build_lab_app
 from tutelage.cli.plan import plan
 from tutelage.cli.reward import build_reward_app
@@ -109,6 +110,7 @@ def build_app() -> App:
         app.command(command, name=name, sort_key=position)
     app.command(build_reward_app(sort_key=len(commands)))
     app.command(build_lab_app(sort_key=len(commands) + 1))
+    app.command(build_constitution_app(sort_key=len(commands) + 2))
     return app
 
 

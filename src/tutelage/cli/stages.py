@@ -42,6 +42,10 @@ _EXAMPLES = {
     "sft": "tutelage sft --model models/base --data demonstrations.jsonl --output models/sft",
     "sample": "tutelage sample --model models/sft --prompts prompts.jsonl --output samples",
     "label": "tutelage label --samples samples --annotator people --output labels",
+    "constitution revise": "tutelage constitution revise --constitution customer-service --samples "
+    "samples --writer helpdesk --output revised",
+    "constitution prefer": "tutelage constitution prefer --constitution customer-service --samples "
+    "samples --writer helpdesk --output labels",
     "reward train": "tutelage reward train --model models/sft --phases.0.preferences "
     "labels --output models/rm",
     "dpo": "tutelage dpo --model models/sft --preferences labels --output models/dpo",

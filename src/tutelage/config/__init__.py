@@ -3,6 +3,12 @@
 from tutelage.config.adapters import LoRAConfig
 from tutelage.config.alarms import AlarmsConfig
 from tutelage.config.base import Section
+from tutelage.config.constitution import (
+    ConstitutionStage,
+    EndpointConfig,
+    PreferStage,
+    ReviseStage,
+)
 from tutelage.config.curriculum import CurriculumConfig
 from tutelage.config.dpo import DPOConfig, DPOStage
 from tutelage.config.ensemble import EnsembleConfig, EnsembleRewardConfig, GateConfig
@@ -58,10 +64,12 @@ __all__ = [
     "BatchConfig",
     "CheckpointConfig",
     "ClippedConfig",
+    "ConstitutionStage",
     "CurriculumConfig",
     "DPOConfig",
     "DPOStage",
     "DeadlinesConfig",
+    "EndpointConfig",
     "EnsembleConfig",
     "EnsembleRewardConfig",
     "EnvironmentConfig",
@@ -86,6 +94,7 @@ __all__ = [
     "PenaltyConfig",
     "PolicyGradientConfig",
     "PrecisionConfig",
+    "PreferStage",
     "PretrainStage",
     "RLOOConfig",
     "Recipe",
@@ -94,6 +103,7 @@ __all__ = [
     "ReinforcePPConfig",
     "RemoteRewardConfig",
     "RepetitionConfig",
+    "ReviseStage",
     "RewardConfig",
     "RewardPhase",
     "RewardStage",

@@ -19,6 +19,7 @@ from pydantic import (
 
 from tutelage.config.adapters import LoRAConfig
 from tutelage.config.base import Section
+from tutelage.config.constitution import PreferStage, ReviseStage
 from tutelage.config.dpo import DPOStage
 from tutelage.config.environment import EnvironmentConfig
 from tutelage.config.reward_stage import RewardStage
@@ -352,6 +353,8 @@ Stage = Annotated[
     | SFTStage
     | SampleStage
     | LabelStage
+    | ReviseStage
+    | PreferStage
     | SplitStage
     | PairsStage
     | OpeningsStage
