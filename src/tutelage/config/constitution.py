@@ -49,6 +49,7 @@ class EndpointConfig(Section):
 class ConstitutionStage(StageSection):
     """What both stages say: which principles, which answers, and who writes."""
 
+    kind: str
     constitution: str
     """A bundled one by its name (`tutelage constitution show`), or a file that ends in `.yaml`."""
     samples: Reference | None = None

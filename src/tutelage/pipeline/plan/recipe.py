@@ -7,8 +7,10 @@ from pathlib import Path
 from tutelage.config import (
     DPOStage,
     EvaluateStage,
+    PreferStage,
     PretrainStage,
     Recipe,
+    ReviseStage,
     RewardStage,
     SampleStage,
     SelectStage,
@@ -22,7 +24,12 @@ from tutelage.pipeline.graph import needed_stages
 from tutelage.pipeline.plan.parts import Place, StagePlan
 from tutelage.pipeline.plan.reinforcement import plan_train
 from tutelage.pipeline.plan.rows import Rows, answer_of, rows_of
-from tutelage.pipeline.plan.sampling import plan_evaluate, plan_sample, plan_select
+from tutelage.pipeline.plan.sampling import (
+    plan_evaluate,
+    plan_sample,
+    plan_select,
+    plan_writing,
+)
 from tutelage.pipeline.plan.sizes import ModelSize, count_model, size_of_shape
 from tutelage.pipeline.plan.training import plan_dpo, plan_pretrain, plan_reward, plan_sft
 from tutelage.pipeline.references import MODEL, References
@@ -39,9 +46,20 @@ __all__ = [
 ]
 
 MODEL_KINDS = frozenset(
-    {"pretrain", "sft", "sample", "reward", "dpo", "select", "train", "evaluate"}
+    {
+        "pretrain",
+        "sft",
+        "sample",
+        "revise",
+        "prefer",
+        "reward",
+        "dpo",
+        "select",
+        "train",
+        "evaluate",
+    }
 )
-"""Kinds of stages that load a model."""
+"""Kinds of stages that may load a model."""
 
 ALONE = "this stage"
 """Name of a stage that is run by itself: no reference can be taken for it."""
@@ -93,6 +111,8 @@ def _model_references(stage: Stage) -> tuple[str, ...]:
     match stage:
         case SFTStage() | SampleStage() | RewardStage() | DPOStage():
             return (stage.model,)
+        case ReviseStage() | PreferStage():
+            return () if stage.model is None else (stage.model,)
         case SelectStage():
             return (stage.reward,)
         case TrainStage():
@@ -200,6 +220,12 @@ def _plan_stage(
         case SampleStage():
             return plan_sample(
                 name, stage, sizes[stage.model], place, data.asked(stage.prompts, stage.model)
+            )
+        case ReviseStage() | PreferStage():
+            return (
+                None
+                if stage.model is None
+                else plan_writing(name, stage, sizes[stage.model], place)
             )
         case RewardStage():
             return plan_reward(
