@@ -77,7 +77,7 @@ class EndpointWriter:
         if variable and not key:
             raise ConfigError(
                 f"the environment variable {variable} is not set: put the endpoint's key there, or "
-                "set endpoint.key_env to '' where none is needed"
+                "set endpoint.token_env to '' where none is needed"
             )
         return cls(url, model, key=key, limits=limits)
 

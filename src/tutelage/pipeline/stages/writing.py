@@ -18,7 +18,7 @@ from tutelage.pipeline.stages.preparation import (
 )
 from tutelage.worlds.helpdesk import HelpdeskReviser
 
-__all__ = ["constitution_record", "helpdesk_rules", "new_writer", "require_few_failures"]
+__all__ = ["constitution_record", "new_writer", "require_few_failures"]
 
 
 def new_writer(
@@ -26,7 +26,7 @@ def new_writer(
 ) -> tuple[Writer, torch.Generator]:
     """The writer, and the random numbers it draws, which belong to a checkpoint."""
     if config.writer == "helpdesk":
-        return helpdesk_rules(constitution), generator(context)
+        return _helpdesk_rules(constitution), generator(context)
     if config.endpoint is not None:
         return _endpoint(config, context), generator(context)
     assert config.model is not None, "the stage is refused without a model"
@@ -66,7 +66,7 @@ def _endpoint(config: ConstitutionStage, context: StageContext) -> EndpointWrite
     )
 
 
-def helpdesk_rules(constitution: Constitution) -> HelpdeskReviser:
+def _helpdesk_rules(constitution: Constitution) -> HelpdeskReviser:
     """The helpdesk world's rules, told what the constitution's requests are about."""
     return HelpdeskReviser(
         {
