@@ -13,6 +13,7 @@ from typing import Any
 
 from cyclopts import App, CycloptsError
 
+from tutelage.cli.constitution import build_constitution_app
 from tutelage.cli.feedback import build_feedback_app
 from tutelage.cli.judge import judge_command
 from tutelage.cli.lab import build_lab_app
@@ -113,6 +114,7 @@ def build_app() -> App:
     app.command(build_reward_app(sort_key=len(commands)))
     app.command(build_feedback_app(sort_key=len(commands) + 1))
     app.command(build_lab_app(sort_key=len(commands) + 2))
+    app.command(build_constitution_app(sort_key=len(commands) + 3))
     return app
 
 

@@ -45,6 +45,10 @@ _EXAMPLES = {
     "label": "tutelage label --samples samples --annotator people --output labels",
     "feedback pairs": "tutelage feedback pairs --samples samples --judged labels --budget 2000 "
     "--shares.random 0.2 --shares.doubt 0.8 --output asked",
+    "constitution revise": "tutelage constitution revise --constitution customer-service --samples "
+    "samples --writer helpdesk --output revised",
+    "constitution prefer": "tutelage constitution prefer --constitution customer-service --samples "
+    "samples --writer helpdesk --output labels",
     "reward train": "tutelage reward train --model models/sft --phases.0.preferences "
     "labels --output models/rm",
     "dpo": "tutelage dpo --model models/sft --preferences labels --output models/dpo",

@@ -4,6 +4,12 @@ from tutelage.config.adapters import LoRAConfig
 from tutelage.config.alarms import AlarmsConfig
 from tutelage.config.base import Section
 from tutelage.config.choose import ChooseStage, CostsConfig, SharesConfig
+from tutelage.config.constitution import (
+    ConstitutionStage,
+    EndpointConfig,
+    PreferStage,
+    ReviseStage,
+)
 from tutelage.config.curriculum import CurriculumConfig
 from tutelage.config.dpo import DPOConfig, DPOStage
 from tutelage.config.ensemble import EnsembleConfig, EnsembleRewardConfig, GateConfig
@@ -61,11 +67,13 @@ __all__ = [
     "CheckpointConfig",
     "ChooseStage",
     "ClippedConfig",
+    "ConstitutionStage",
     "CostsConfig",
     "CurriculumConfig",
     "DPOConfig",
     "DPOStage",
     "DeadlinesConfig",
+    "EndpointConfig",
     "EnsembleConfig",
     "EnsembleRewardConfig",
     "EnvironmentConfig",
@@ -92,6 +100,7 @@ __all__ = [
     "PenaltyConfig",
     "PolicyGradientConfig",
     "PrecisionConfig",
+    "PreferStage",
     "PretrainStage",
     "RLOOConfig",
     "Recipe",
@@ -100,6 +109,7 @@ __all__ = [
     "ReinforcePPConfig",
     "RemoteRewardConfig",
     "RepetitionConfig",
+    "ReviseStage",
     "RewardConfig",
     "RewardPhase",
     "RewardStage",

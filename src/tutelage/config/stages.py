@@ -20,6 +20,7 @@ from pydantic import (
 from tutelage.config.adapters import LoRAConfig
 from tutelage.config.base import Section
 from tutelage.config.choose import ChooseStage
+from tutelage.config.constitution import PreferStage, ReviseStage
 from tutelage.config.dpo import DPOStage
 from tutelage.config.environment import EnvironmentConfig
 from tutelage.config.judge import file_of
@@ -399,6 +400,8 @@ Stage = Annotated[
     | SampleStage
     | ChooseStage
     | LabelStage
+    | ReviseStage
+    | PreferStage
     | SplitStage
     | PairsStage
     | OpeningsStage

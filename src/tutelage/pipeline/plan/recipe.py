@@ -8,8 +8,10 @@ from tutelage.config import (
     ChooseStage,
     DPOStage,
     EvaluateStage,
+    PreferStage,
     PretrainStage,
     Recipe,
+    ReviseStage,
     RewardStage,
     SampleStage,
     SelectStage,
@@ -23,7 +25,13 @@ from tutelage.pipeline.graph import needed_stages
 from tutelage.pipeline.plan.parts import Place, StagePlan
 from tutelage.pipeline.plan.reinforcement import RewardSizes, plan_train
 from tutelage.pipeline.plan.rows import Rows, answer_of, rows_of
-from tutelage.pipeline.plan.sampling import plan_choose, plan_evaluate, plan_sample, plan_select
+from tutelage.pipeline.plan.sampling import (
+    plan_choose,
+    plan_evaluate,
+    plan_sample,
+    plan_select,
+    plan_writing,
+)
 from tutelage.pipeline.plan.sizes import ModelSize, count_model, size_of_shape
 from tutelage.pipeline.plan.training import plan_dpo, plan_pretrain, plan_reward, plan_sft
 from tutelage.pipeline.references import MEMBERS, MODEL, References
@@ -40,9 +48,21 @@ __all__ = [
 ]
 
 MODEL_KINDS = frozenset(
-    {"pretrain", "sft", "sample", "choose", "reward", "dpo", "select", "train", "evaluate"}
+    {
+        "pretrain",
+        "sft",
+        "sample",
+        "choose",
+        "revise",
+        "prefer",
+        "reward",
+        "dpo",
+        "select",
+        "train",
+        "evaluate",
+    }
 )
-"""Kinds of stages that load a model."""
+"""Kinds of stages that may load a model."""
 
 ALONE = "this stage"
 """Name of a stage that is run by itself: no reference can be taken for it."""
@@ -115,6 +135,8 @@ def _model_references(stage: Stage) -> tuple[str, ...]:
     match stage:
         case SFTStage() | SampleStage() | RewardStage() | DPOStage():
             return (stage.model,)
+        case ReviseStage() | PreferStage():
+            return () if stage.model is None else (stage.model,)
         case SelectStage():
             return (stage.reward,)
         case ChooseStage():
@@ -222,10 +244,6 @@ def _plan_stage(
             )
         case SFTStage():
             return plan_sft(name, stage, sizes[stage.model], place, data.rows(*stage.data))
-        case SampleStage():
-            return plan_sample(
-                name, stage, sizes[stage.model], place, data.asked(stage.prompts, stage.model)
-            )
         case RewardStage():
             return plan_reward(
                 name,
@@ -236,23 +254,32 @@ def _plan_stage(
             )
         case DPOStage():
             return plan_dpo(name, stage, sizes[stage.model], place, data.rows(*stage.preferences))
-        case ChooseStage():
-            return _plan_choice(name, stage, sizes, place, data)
-        case SelectStage():
-            return plan_select(name, stage, sizes[stage.reward], place, data.rows(stage.samples))
         case TrainStage():
             reward = _rewards(stage, sizes)
             return plan_train(
                 name, stage, sizes[stage.model], reward, place, data.rows(stage.prompts)
             )
-        case EvaluateStage():
-            return _plan_evaluation(
-                name,
-                stage,
-                sizes,
-                place,
-                data.asked(stage.prompts, *stage.models.values()),
+    return _plan_untrained(name, stage, sizes, place, data)
+
+
+def _plan_untrained(
+    name: str, stage: Stage, sizes: Mapping[str, ModelSize], place: Place, data: "_Data"
+) -> StagePlan | None:
+    """Of a stage that trains nothing; None where it has no model either."""
+    match stage:
+        case SampleStage():
+            return plan_sample(
+                name, stage, sizes[stage.model], place, data.asked(stage.prompts, stage.model)
             )
+        case ReviseStage() | PreferStage() if stage.model is not None:
+            return plan_writing(name, stage, sizes[stage.model], place)
+        case ChooseStage():
+            return _plan_choice(name, stage, sizes, place, data)
+        case SelectStage():
+            return plan_select(name, stage, sizes[stage.reward], place, data.rows(stage.samples))
+        case EvaluateStage():
+            asked = data.asked(stage.prompts, *stage.models.values())
+            return _plan_evaluation(name, stage, sizes, place, asked)
     return None
 
 

@@ -333,6 +333,18 @@ def test_selecting_loads_the_reward_model_alone(config_only, recipe_of):
     assert (model.role, model.gradients) == ("reward model", 0)
 
 
+@pytest.mark.parametrize("kind", ["revise", "prefer"])
+def test_model_that_writes_is_planned_and_rules_are_not(config_only, recipe_of, kind):
+    given = {"constitution": "legal", "samples": "s", "max_prompt_tokens": 64}
+    model = config_only()
+    recipe = recipe_of(**{kind: {**given, "model": model, "sampling": {"max_tokens": 32}}})
+    asked = {"model": model, "prompts": "p", "max_prompt_tokens": 64}
+    sample = recipe_of(sample={**asked, "sampling": {"max_tokens": 32, "samples_per_prompt": 1}})
+    assert stage_of(recipe, kind).peak == stage_of(sample, "sample").peak
+    rules = recipe_of(**{kind: {**given, "writer": "helpdesk"}})
+    assert judged(rules).plan.stages == ()
+
+
 # Side by side
 
 
