@@ -13,6 +13,7 @@ from typing import Any
 
 from cyclopts import App, CycloptsError
 
+from tutelage.cli.annotate import annotate
 from tutelage.cli.lab import build_lab_app
 from tutelage.cli.plan import plan
 from tutelage.cli.reward import build_reward_app
@@ -100,6 +101,7 @@ def build_app() -> App:
         "plan": plan,
         **{kind: stage_command(section) for kind, section in STAGE_COMMANDS.items()},
         "serve-reward": serve_reward,
+        "annotate": annotate,
         "report": report,
         "compare": compare,
         "validate": validate,
