@@ -9,6 +9,7 @@ from tutelage.config.ensemble import EnsembleConfig, EnsembleRewardConfig, GateC
 from tutelage.config.environment import EnvironmentConfig
 from tutelage.config.grpo import GRPOConfig, LossKLConfig
 from tutelage.config.guard import GuardConfig, MonitorsConfig, SignalConfig
+from tutelage.config.humans import HumansConfig
 from tutelage.config.load import build_section, load_recipe, load_section
 from tutelage.config.online_dpo import OnlineDPOConfig
 from tutelage.config.ppo import PPOConfig
@@ -71,6 +72,7 @@ __all__ = [
     "GateConfig",
     "GuardConfig",
     "HelpdeskStage",
+    "HumansConfig",
     "KLConfig",
     "LabelStage",
     "LengthPenaltyConfig",

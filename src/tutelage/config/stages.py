@@ -21,6 +21,7 @@ from tutelage.config.adapters import LoRAConfig
 from tutelage.config.base import Section
 from tutelage.config.dpo import DPOStage
 from tutelage.config.environment import EnvironmentConfig
+from tutelage.config.humans import HumansConfig
 from tutelage.config.reward_stage import RewardStage
 from tutelage.config.rounds import SamplingConfig
 from tutelage.config.select import SelectStage
@@ -189,9 +190,12 @@ class LabelStage(StageSection):
     kind: Literal["label"] = "label"
     samples: Reference
     """The stage or file that holds several completions per prompt."""
-    annotator: Literal["people", "judge"]
-    """Who answers: simulated people (noisy, they like long and polite answers) or a simulated AI
-    judge (consistent, but blind to some facts). Both belong to the helpdesk world."""
+    feedback: Literal["simulation", "humans"] = "simulation"
+    """humans: the comparisons go to the annotation page, and the stage waits for their labels."""
+    humans: HumansConfig = HumansConfig()
+    annotator: Literal["people", "judge"] | None = None
+    """Who answers in the simulation: simulated people (noisy, they like long and polite answers)
+    or a simulated AI judge (consistent, but blind to some facts), both of the helpdesk world."""
     preset: Literal["nano", "micro"] = "nano"
     """The world the annotators know."""
     pairs_per_prompt: PositiveInt = 1
@@ -202,6 +206,15 @@ class LabelStage(StageSection):
     def references(self) -> Iterator[str]:
         """The samples."""
         yield self.samples
+
+    @model_validator(mode="after")
+    def _somebody_answers(self) -> Self:
+        if self.feedback == "simulation" and self.annotator is None:
+            raise ValueError(
+                "annotator is missing: people or judge of the helpdesk world; or ask people on "
+                "the annotation page with feedback: humans"
+            )
+        return self
 
 
 class SplitStage(StageSection):

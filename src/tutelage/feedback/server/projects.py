@@ -141,6 +141,12 @@ class Projects:
             row = _by_name(db, name)
         return _project(row) if row else None
 
+    def created(self, project: int) -> float:
+        """When a project was made, in seconds since 1970."""
+        with self.database.reading() as db:
+            query = "SELECT created FROM page_projects WHERE id = ?"
+            return float(db.execute(query, (project,)).fetchone()[0])
+
     def add(self, project: int, rows: Iterable[Mapping[str, Any]], added_by: str) -> int:
         """Imports tasks, all or none, and returns how many were new.
 

@@ -7,14 +7,25 @@ latest judgement of each person on each task ──> alpha, kappa, conflicts
 import math
 import sqlite3
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from statistics import median
 
+from tutelage.feedback.gather import Agreement
 from tutelage.feedback.server.agreement import cohen_kappa, krippendorff_alpha, mean_kappa
 from tutelage.feedback.server.gold import gold_accuracy
+from tutelage.records import Preference
 
-__all__ = ["AnnotatorQuality", "Conflict", "Quality", "conflicts", "quality", "side"]
+__all__ = [
+    "AnnotatorQuality",
+    "Conflict",
+    "Quality",
+    "agreement_of_people",
+    "conflicts",
+    "quality",
+    "side",
+]
 
 _LATEST = """
 SELECT e.* FROM page_events AS e JOIN page_tasks AS t ON t.id = e.task
@@ -102,6 +113,18 @@ def quality(db: sqlite3.Connection, project: int) -> Quality:
             for name in names
         ),
     )
+
+
+def agreement_of_people(preferences: Iterable[Preference]) -> Agreement | None:
+    """How far each two people agree on what both have judged; None where nothing is shared."""
+    items: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in preferences:
+        items[row.comparison.id][row.annotator] = side(row.p_a)
+    shared = [item for item in items.values() if len(item) > 1]
+    if not shared:
+        return None
+    equal = [one == other for item in shared for one, other in combinations(item.values(), 2)]
+    return Agreement(len(shared), sum(equal) / len(equal), mean_kappa(shared))
 
 
 def side(p_a: float) -> float:
