@@ -23,6 +23,8 @@ __all__ = ["render", "sanitise"]
 _INLINE = {"br", "strong", "em", "s", "del", "code", "a"}
 _BLOCKS = {"p", "hr", "pre", "blockquote", "ul", "ol", "li", "h1", "h2", "h3", "h4", "h5", "h6"}
 _TAGS = _INLINE | _BLOCKS | {"table", "thead", "tbody", "tr", "th", "td"}
+_HEADINGS = {f"h{n}": f"h{min(6, n + 2)}" for n in range(1, 7)}
+"""The page's own headings stand above those of a text."""
 _EMPTY = frozenset({"br", "hr"})
 _LINK = re.compile(r"(https?://|mailto:)[^\s\x00-\x1f]*", re.IGNORECASE)
 _LONGEST = 50_000
@@ -59,6 +61,7 @@ class _AllowList(HTMLParser):
         self._open: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        tag = _HEADINGS.get(tag, tag)
         if tag not in _TAGS:
             return
         self._parts.append(f"<{tag}{_attributes(tag, dict(attrs))}>")
@@ -66,6 +69,7 @@ class _AllowList(HTMLParser):
             self._open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
+        tag = _HEADINGS.get(tag, tag)
         # Closing in order whatever is open keeps each answer within its own box.
         if tag in self._open:
             while (last := self._open.pop()) != tag:

@@ -27,7 +27,12 @@ class Found(HTMLParser):
 
 def test_structure_is_shown():
     html = render("# Title\n\n- one\n- **two**\n\n| a | b |\n|---|---|\n| 1 | `2` |\n\n~~no~~")
-    assert {"h1", "ul", "li", "strong", "table", "td", "code", "s"} <= set(Found(html).tags)
+    assert {"h3", "ul", "li", "strong", "table", "td", "code", "s"} <= set(Found(html).tags)
+
+
+def test_headings_of_a_text_stand_below_those_of_the_page():
+    html = render("# one\n\n### three\n\n###### six")
+    assert [tag for tag in Found(html).tags if tag != "p"] == ["h3", "h5", "h6"]
 
 
 def test_raw_html_is_text():
