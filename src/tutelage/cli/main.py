@@ -13,6 +13,7 @@ from typing import Any
 
 from cyclopts import App, CycloptsError
 
+from tutelage.cli.annotate import annotate
 from tutelage.cli.constitution import build_constitution_app
 from tutelage.cli.feedback import build_feedback_app
 from tutelage.cli.judge import judge_command
@@ -104,6 +105,7 @@ def build_app() -> App:
         **{kind: stage_command(section) for kind, section in STAGE_COMMANDS.items()},
         "judge": judge_command(),
         "serve-reward": serve_reward,
+        "annotate": annotate,
         "report": report,
         "compare": compare,
         "validate": validate,

@@ -16,6 +16,7 @@ from tutelage.config.ensemble import EnsembleConfig, EnsembleRewardConfig, GateC
 from tutelage.config.environment import EnvironmentConfig
 from tutelage.config.grpo import GRPOConfig, LossKLConfig
 from tutelage.config.guard import GuardConfig, MonitorsConfig, SignalConfig
+from tutelage.config.humans import HumansConfig
 from tutelage.config.judge import JudgeConfig, JudgeRewardConfig
 from tutelage.config.load import build_section, load_recipe, load_section
 from tutelage.config.online_dpo import OnlineDPOConfig
@@ -83,6 +84,7 @@ __all__ = [
     "GateConfig",
     "GuardConfig",
     "HelpdeskStage",
+    "HumansConfig",
     "JudgeConfig",
     "JudgeRewardConfig",
     "KLConfig",

@@ -23,6 +23,7 @@ from tutelage.config.choose import ChooseStage
 from tutelage.config.constitution import PreferStage, ReviseStage
 from tutelage.config.dpo import DPOStage
 from tutelage.config.environment import EnvironmentConfig
+from tutelage.config.humans import HumansConfig
 from tutelage.config.judge import file_of
 from tutelage.config.reward_stage import RewardStage
 from tutelage.config.rounds import SamplingConfig
@@ -196,9 +197,12 @@ class LabelStage(StageSection):
     comparisons: Reference | None = None
     """In place of `samples`, comparisons that are built already: a stage of kind `choose`, or a
     file of prompts with `a` and `b`."""
-    annotator: Literal["people", "judge"]
-    """Who answers: simulated people (noisy, they like long and polite answers) or a simulated AI
-    judge (consistent, but blind to some facts). Both belong to the helpdesk world."""
+    feedback: Literal["simulation", "humans"] = "simulation"
+    """humans: the comparisons go to the annotation page, and the stage waits for their labels."""
+    humans: HumansConfig = HumansConfig()
+    annotator: Literal["people", "judge"] | None = None
+    """Who answers in the simulation: simulated people (noisy, they like long and polite answers)
+    or a simulated AI judge (consistent, but blind to some facts), both of the helpdesk world."""
     preset: Literal["nano", "micro"] = "nano"
     """The world the annotators know."""
     wrong_category: str | None = None
@@ -230,6 +234,15 @@ class LabelStage(StageSection):
             raise ValueError(
                 f"wrong_category is {self.wrong_category!r}, which reverses the simulated judge, "
                 f"and annotator is {self.annotator!r}: leave it out, or set annotator to 'judge'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_answers(self) -> Self:
+        if self.feedback == "simulation" and self.annotator is None:
+            raise ValueError(
+                "annotator is missing: people or judge of the helpdesk world; or ask people on "
+                "the annotation page with feedback: humans"
             )
         return self
 
