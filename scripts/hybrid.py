@@ -37,8 +37,10 @@ from tutelage.tracking.comparison import student_interval
 from tutelage.trainers.learner import Learner
 from tutelage.trainers.optimizer import Optimizer
 from tutelage.trainers.reward import (
+    ComparedAnswers,
     Minibatches,
     encode_comparisons,
+    margins,
     preference_margins,
     train_reward,
 )
@@ -191,9 +193,10 @@ def _arms(material: Material) -> Iterator[Measured]:
     everything = material.comparisons(BUDGET, lambda category: True)
     alone = people.label(random.Random(material.seed).sample(everything, BUDGET // Costs().people))
     model = _trained(_fresh(material, 0), alone, PEOPLE_ALONE)
+    held_out, _ = encode_comparisons(model, material.gold)
     for judge, wrong in (("right", None), ("wrong", SLICE)):
         ai = SimulatedJudge(WorldSpec.nano(), wrong_category=wrong)
-        measured = _Meter(material, judge)
+        measured = _Meter(material, held_out, judge)
         yield measured("arm: people alone", model, len(alone), 0)
         ai_alone = _trained(_fresh(material, 0), ai.label(everything), AI_PHASE)
         yield measured("arm: judge alone", ai_alone, 0, BUDGET)
@@ -317,12 +320,17 @@ class _Meter:
     """Measures reward models on the held-out comparisons of a run."""
 
     material: Material
+    held_out: Sequence[ComparedAnswers]
+    """The comparisons in tokens, which all models of a run share."""
     judge: str
 
     def __call__(self, arm: str, model: RewardModel, people: int, ai: int) -> Measured:
-        margins = preference_margins(model, self.material.gold)
-        gold = ScoredPairs.of(self.material.gold, margins)
-        agreed = ScoredPairs.of(self.material.people, margins)
+        found: list[float | None] = [None] * len(self.material.gold)
+        rows = (pair.row for group in self.held_out for pair in group.pairs)
+        for row, margin in zip(rows, margins(model, self.held_out)[0], strict=True):
+            found[row] = margin
+        gold = ScoredPairs.of(self.material.gold, found)
+        agreed = ScoredPairs.of(self.material.people, found)
         inside = [row.comparison.prompt.category == SLICE for row in gold.preferences]
         right = gold.right
         return Measured(

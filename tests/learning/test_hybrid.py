@@ -1,6 +1,6 @@
 """What docs/hybrid.md says of feedback from people and a judge, for three seeds.
 
-    recipes/hybrid.yaml ──seed 0, 1, 2──> samples ──scripts/hybrid.py──> accuracies ──> gates 5 to 7
+    recipes/hybrid.yaml ──seed 0, 1, 2──> samples ──scripts/hybrid.py──> accuracies ──> gates 5, 6
 
 The thresholds stand in gates.yaml beside this file. Runs go to the folder named by TUTELAGE_GATES,
 where finished stages and results are kept and not made again, or else to a temporary one.
@@ -54,3 +54,23 @@ def mean(
     ]
     assert len(rows) == len(results), f"{judge} {arm}: {len(rows)} rows of {len(results)} runs"
     return fmean(getattr(row, measure) for row in rows)
+
+
+def test_gate_5_a_judge_that_is_right_is_hard_to_beat(results):
+    """At equal cost its labels are worth more than people's noisy ones, on gold."""
+    judge = mean(results, "right", "arm: judge alone", "gold")
+    people = mean(results, "right", "arm: people alone", "gold")
+    print(f"judge {judge:.3f}, people {people:.3f}")
+    assert judge >= people + GATES["hybrid"]["judge_lead"]
+
+
+def test_gate_6_naming_the_category_on_which_the_judge_is_wrong_pays(results):
+    """More of its labels do not mend it; people deciding that category do, for the same units."""
+    alone = mean(results, "wrong", "arm: judge alone", "wrong_slice")
+    routed = mean(results, "wrong", "arm: routed by category", "wrong_slice")
+    print(f"on the slice: judge alone {alone:.3f}, routed by category {routed:.3f}")
+    assert alone <= GATES["hybrid"]["wrong_on_slice"]
+    assert routed >= alone + GATES["hybrid"]["category_on_slice"]
+    assert mean(results, "wrong", "arm: routed by category", "gold") > mean(
+        results, "wrong", "arm: judge alone", "gold"
+    )
