@@ -17,7 +17,6 @@ import sqlite3
 import threading
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from tutelage.errors import JudgeError
@@ -27,6 +26,7 @@ __all__ = ["JudgeCache", "Known", "Spent"]
 
 _LOCK_SECONDS = 60.0
 """How long a writer waits for another one."""
+_NOW = "strftime('%Y-%m-%dT%H:%M:%S+00:00', 'now')"
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answers (
     key TEXT PRIMARY KEY, reply TEXT NOT NULL, created TEXT NOT NULL);
@@ -114,17 +114,16 @@ class JudgeCache:
     def settle(
         self, request: int, spent: Spent, key: str = "", reply: ModelReply | None = None
     ) -> str:
-        """Closes a request with what it cost, and keeps its reply; returns the time."""
-        created = datetime.now(UTC).isoformat(timespec="seconds")
+        """Closes a request with what it cost, and keeps its reply; returns when that came."""
         with self._turn, self._writing():
             self._file.execute("DELETE FROM requests WHERE id = ?", (request,))
             add = "UPDATE spent SET tokens = tokens + ?, cost = cost + ?"
             self._file.execute(add, (spent.tokens, spent.cost))
             if reply is not None:
                 text = json.dumps(reply.to_json(), ensure_ascii=False)
-                row = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?)"
-                self._file.execute(row, (key, text, created))
-        return created
+                new = f"INSERT OR REPLACE INTO answers VALUES (?, ?, {_NOW}) RETURNING created"
+                return str(self._file.execute(new, (key, text)).fetchone()[0])
+        return ""
 
     @property
     def spent(self) -> Spent:

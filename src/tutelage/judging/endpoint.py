@@ -128,7 +128,7 @@ class EndpointModel:
         create = self._connected().chat.completions.create
         if request.logprobs and self._gives_logprobs:
             try:
-                listed = {"logprobs": True, "top_logprobs": _LIKELIEST}
+                listed: dict[str, Any] = {"logprobs": True, "top_logprobs": _LIKELIEST}
                 found: ChatCompletion = await create(**self._body(request), **listed)
                 return found
             except openai.BadRequestError as error:

@@ -54,7 +54,7 @@ class LocalModel:
         self.model: PreTrainedModel = load_causal_lm(self.folder)
         freeze(self.model)
         if where != "cpu":
-            self.model.to(where, torch.bfloat16)
+            self.model.to(where, torch.bfloat16)  # type: ignore[arg-type]
         self.codec = ChatCodec(tokenizer)
         self._identity = _identity(self.folder)
 

@@ -87,7 +87,7 @@ def test_cache_that_can_no_longer_be_written_ends_the_judging(judge_of, tmp_path
         judge.judge(COMPARISONS[:1])
         with sqlite3.connect(tmp_path / "judge.db") as file:
             file.execute("DROP TABLE answers")
-            file.execute("CREATE VIEW answers AS SELECT '' AS key, '' AS reply, '' AS created")
+            file.execute("CREATE TABLE answers (key PRIMARY KEY, reply CHECK (0), created)")
         with pytest.raises(JudgeError, match="cannot be written"):
             judge.judge(COMPARISONS)
         assert len(endpoint.bodies) == 3
