@@ -10,6 +10,7 @@ preference model more robust, and probabilities of reasoned verdicts are clamped
 principles are asked about each pair, in both orders.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -51,8 +52,10 @@ def prefer(
 
         p_a = mean over principles of (p(a, b) + 1 - p(b, a)) / 2, clamped to [1 - c, c]
 
-    A principle that cannot tell in one of the orders has no part in the mean. The principles of a
-    comparison depend on the seed and its id alone.
+    A principle that cannot tell in one of the orders has no part in the mean; nor has one for which
+    both answers are alike, or which contradicts itself in the other order, as long as another
+    tells them apart: what does not concern a pair must not turn its label into a tie. The
+    principles of a comparison depend on the seed and its id alone.
 
     Args:
         judge_of: the judge of each principle.
@@ -112,10 +115,11 @@ def _preference(
     certainty: float,
 ) -> Preference:
     criteria = {name: fmean(orders) for name, orders in found.items()}
-    first, second = (fmean(column) for column in zip(*found.values(), strict=True))
+    telling = [found[name] for name, p_a in criteria.items() if not math.isclose(p_a, 0.5)]
+    first, second = map(fmean, zip(*(telling or found.values()), strict=True))
     return Preference(
         comparison,
-        min(certainty, max(1.0 - certainty, fmean(criteria.values()))),
+        min(certainty, max(1.0 - certainty, (first + second) / 2)),
         annotator=annotator,
         kind="ai",
         orders=(first, second),

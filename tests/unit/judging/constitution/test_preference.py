@@ -50,6 +50,22 @@ def test_judge_who_likes_a_position_is_undecided(constitution):
     assert found.orders == pytest.approx((0.9, 0.1))
 
 
+def test_principle_that_sees_no_difference_has_no_part_where_another_sees_one(constitution):
+    judge_of = table(same=(0.5, 0.5), contradiction=(1.0, 0.0), x=(0.9, 0.7))
+    found = constitution(same=1, contradiction=1, x=1)
+    (row,) = prefer(judge_of, found, [PAIR], annotator="j")
+    assert row.p_a == pytest.approx(0.8)
+    assert row.orders == pytest.approx((0.9, 0.7))
+    assert row.criteria == pytest.approx({"same": 0.5, "contradiction": 0.5, "x": 0.8})
+
+
+def test_pair_that_is_alike_under_all_principles_is_a_tie(constitution):
+    judge_of = table(same=(0.5, 0.5), contradiction=(1.0, 0.0))
+    (row,) = prefer(judge_of, constitution(same=1, contradiction=1), [PAIR], annotator="j")
+    assert row.p_a == 0.5
+    assert row.orders == pytest.approx((0.75, 0.25))
+
+
 def test_principle_that_cannot_tell_has_no_part(constitution):
     judge_of = table(x=(0.9, None), y=(0.3, 0.3), z=(None, None))
     (found,) = prefer(judge_of, constitution(x=1, y=1, z=1), [PAIR], annotator="j")

@@ -226,9 +226,9 @@ def test_better_answers_are_preferred_under_all_principles(write_rows, context):
     assert len(rows) == numbers["preferences"] == 6
     for row in rows:
         right = row.p_a if row.comparison.a == GOOD else 1 - row.p_a
-        # By hand: accuracy, answering, relevance and courtesy of twelve decide, all for the right
-        # answer; the other eight are ties: (4 + 8 / 2) / 12.
-        assert right == pytest.approx(8 / 12)
+        # Accuracy, answering, relevance and courtesy tell them apart, all for the right answer.
+        assert right == 1.0
+        assert [value for value in row.criteria.values() if value != 0.5] == [row.p_a] * 4
         assert len(row.criteria) == 12
         assert row.orders == pytest.approx((row.p_a, row.p_a))
         assert row.instructions == load_constitution(DESK).sha256
