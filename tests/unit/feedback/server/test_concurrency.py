@@ -149,6 +149,7 @@ def labels_in(database):
     return events, published
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("items", "threads"),
     [(20, 8), pytest.param(300, 16, marks=pytest.mark.soak)],
@@ -185,6 +186,7 @@ def test_no_label_is_double_over_quota_or_lost(site, database, cookies, items, t
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("items", "kills"), [(30, 2), pytest.param(300, 10, marks=pytest.mark.soak)]
 )
