@@ -40,8 +40,8 @@ def krippendorff_alpha(
             continue
         for c, times in values.items():
             for k, again in values.items():
-                pairs = times * (again - 1) if c == k else times * again
-                coincidences[c, k] += pairs / others
+                number = times * (again - 1) if c == k else times * again
+                coincidences[c, k] += number / others
     counts: defaultdict[float, float] = defaultdict(float)
     for (c, _), pairs in coincidences.items():
         counts[c] += pairs

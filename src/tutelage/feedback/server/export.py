@@ -22,10 +22,14 @@ __all__ = [
 ]
 
 PREFERENCES = """
-SELECT e.*, t.record FROM page_events AS e JOIN page_tasks AS t ON t.id = e.task
+SELECT e.*, t.record FROM page_events AS e CROSS JOIN page_tasks AS t ON t.id = e.task
 WHERE e.round IS NOT NULL AND t.gold IS NULL
 """
-"""Judgements that are training data: gold items are not."""
+"""Judgements that are training data: gold items are not.
+
+SQLite takes the tables of a CROSS JOIN in this order, so that events come as they were stored and
+none has to be sorted.
+"""
 
 _LATEST = """ AND t.project = ? AND NOT EXISTS (
     SELECT 1 FROM page_events AS newer WHERE newer.task = e.task AND newer.round IS NOT NULL

@@ -18,7 +18,7 @@ from tutelage.feedback.server.audit import note
 from tutelage.feedback.server.database import Database
 from tutelage.records import Comparison, Prompt
 
-__all__ = ["CRITERIA", "Progress", "Project", "ProjectSettings", "Projects", "settings_of"]
+__all__ = ["CRITERIA", "Progress", "Project", "ProjectSettings", "Projects", "Scale", "settings_of"]
 
 CRITERIA = ("helpful", "honest", "harmless", "concise")
 Scale = Literal["seven", "three"]

@@ -78,8 +78,9 @@ def cookies(site):
 class Annotator(threading.Thread):
     """Labels until there is nothing left, now and then sending a label twice."""
 
-    def __init__(self, name, session, urls, seed, give_up):
+    def __init__(self, name, session, urls, seed, give_up, thinking=0.02):
         super().__init__()
+        self.thinking = thinking
         self.person, (self.secret, self.csrf) = name, session
         self.urls = urls
         self.random = random.Random(seed)
@@ -104,7 +105,7 @@ class Annotator(threading.Thread):
                 time.sleep(0.05)
                 continue
             idle = 0
-            time.sleep(self.random.random() * 0.02)
+            time.sleep(self.random.random() * self.thinking)
             self.label(int(told[1]["to"].rpartition("/")[2]))
 
     def label(self, task):
@@ -148,6 +149,7 @@ def labels_in(database):
     return events, published
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("items", "threads"),
     [(20, 8), pytest.param(300, 16, marks=pytest.mark.soak)],
@@ -184,6 +186,7 @@ def test_no_label_is_double_over_quota_or_lost(site, database, cookies, items, t
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("items", "kills"), [(30, 2), pytest.param(300, 10, marks=pytest.mark.soak)]
 )
@@ -225,3 +228,31 @@ def test_server_that_is_killed_loses_nothing_acknowledged(
     assert set(published) == set(events)
     with capsys.disabled():
         print(f"\n{kills} kills: {len(acknowledged)} acknowledged, {len(events)} stored, 0 lost")
+
+
+@pytest.mark.soak
+def test_fifty_people_hardly_wait(site, database, cookies, capsys):
+    """R-AN-12: each thinks for up to six seconds; all requests of a minute's work."""
+    site.projects.create("load", ProjectSettings(quota=QUOTA), "x")
+    site.projects.add(1, rows(1000), "x")
+    stop = threading.Event()
+    with server(database) as (_, url):
+        people = [
+            Annotator(name, session, [url], seed, stop, thinking=6.0)
+            for seed, (name, session) in enumerate(cookies(50).items())
+        ]
+        for each in people:
+            each.start()
+        time.sleep(40)
+        stop.set()
+        for each in people:
+            each.join()
+    assert not [failure for each in people for failure in each.failures]
+    waits = sorted(seconds for each in people for seconds in each.seconds[1:])
+    late = waits[int(0.95 * len(waits))]
+    with capsys.disabled():
+        print(
+            f"\n50 people, {len(waits)} requests in 40 s: median "
+            f"{1000 * waits[len(waits) // 2]:.0f} ms, 95 % within {1000 * late:.0f} ms"
+        )
+    assert late < 0.1
