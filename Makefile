@@ -6,7 +6,7 @@ STAMP  := .venv/setup.stamp
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test check format learn mutants bench bench-gpu bench-learning torture soak docs sentiment hh clean
+.PHONY: help setup quickstart test check format test-browser learn mutants bench bench-gpu bench-learning torture soak docs sentiment hh clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ quickstart: setup ## run the whole pipeline on the built-in world: SFT to report
 
 test: setup ## run the fast tests
 	$(PYTEST) -n 2 --dist worksteal tests
+
+test-browser: setup ## drive the annotation page with Chromium, and the servers behind it at full size
+	$(PYTEST) -m "browser or soak" -s --timeout 1800 tests/browser tests/unit/feedback/server
 
 check: setup ## formatting, lint, types and import contracts
 	$(BIN)/ruff format --check .

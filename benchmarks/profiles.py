@@ -1,4 +1,4 @@
-"""Where the time of our PPO update goes: `python -m benchmarks.profiles C5 C5b`.
+"""Where the time of decoding and of an update goes: `python -m benchmarks.profiles C1t C5 C5b`.
 
 One core, our side alone, under torch's profiler. Beside each kind of operator stands what it would
 take at the rates that this machine reaches in the same run: the least that matrix products can take
@@ -15,11 +15,13 @@ import sys
 import time
 from typing import Any
 
+from benchmarks.rows.decode import c1t
 from benchmarks.rows.overhead import INSIDE
 from benchmarks.rows.ppo import OurPPO, ppo_requests
-from benchmarks.sides.limits import Rates
+from benchmarks.sides.limits import Rates, least_seconds
+from benchmarks.sides.rollouts import OurEngine
 
-_ROWS = {"C5": "float32", "C5b": "bfloat16"}
+_ROWS = {"C1t": "float32", "C5": "float32", "C5b": "bfloat16"}
 _ATTENTION = ("aten::_scaled_dot_product", "aten::_flash_attention", "aten::_efficient_attention")
 _OPTIMISER = ("aten::_fused_adamw_",)
 
@@ -27,7 +29,9 @@ _OPTIMISER = ("aten::_fused_adamw_",)
 def main(arguments: list[str] | None = None) -> int:
     """Prints a table for each row."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profiles", description=__doc__)
-    parser.add_argument("rows", nargs="*", metavar="NAME", default=list(_ROWS), help="C5, C5b")
+    parser.add_argument(
+        "rows", nargs="*", metavar="NAME", default=list(_ROWS), help=", ".join(_ROWS)
+    )
     parser.add_argument("--quick", action="store_true", help="toy sizes")
     chosen = parser.parse_args(arguments)
     for name in chosen.rows:
@@ -42,41 +46,56 @@ def main(arguments: list[str] | None = None) -> int:
 def _table(name: str, dtype: str, quick: bool) -> list[str]:
     import torch
 
-    from tutelage.distributed import Cores
-
     torch.set_num_threads(1)
-    peak = Rates(dtype).run()["flops"]
-    update = OurPPO(ppo_requests(name, quick), dtype=dtype)
-    update.prepare()
-    update.actors.learner.cores = Cores()
-    update.run()
+    rates = Rates(dtype).run()
+    ours = _decoding(quick) if name == "C1t" else _updating(name, dtype, quick)
+    ours.run()
     began = time.process_time()
-    update.run()
+    ours.run()
     seconds = time.process_time() - began
-    averages = _profiled(update)
+    averages = _profiled(ours)
     spent = dict.fromkeys(("products", "attention", "optimiser", "the rest"), 0.0)
     for row in averages:
         spent[_kind(row.key)] += row.self_cpu_time_total / 1e6
-    flops = float(sum(row.flops for row in averages if _kind(row.key) == "products"))
     total = sum(spent.values())
     lines = [
         f"{name}, {dtype}, one core: {seconds:.2f} CPU seconds, {total:.2f} under the profiler",
         *(f"  {kind:9}  {part / total:5.0%}  {part:6.2f} s" for kind, part in spent.items()),
     ]
-    if flops:
-        rate = flops / spent["products"]
-        lines.append(
-            f"  products: {flops / 1e9:.0f} GFLOP at {rate / 1e9:.0f} GFLOP/s, a large product "
-            f"runs at {peak / 1e9:.0f}: {flops / peak:.2f} s at least, {flops / peak / seconds:.0%}"
-        )
-    return lines
+    if name == "C1t":
+        work = c1t(quick).work
+        assert work is not None, "its limit is known"
+        least = least_seconds(**work, dtype=dtype, rates=rates)
+        return [*lines, f"  bytes and products: {least:.2f} s at least, {least / seconds:.0%}"]
+    flops = float(sum(row.flops for row in averages if _kind(row.key) == "products"))
+    least, rate = flops / rates["flops"], flops / spent["products"]
+    return [
+        *lines,
+        f"  products: {flops / 1e9:.0f} GFLOP at {rate / 1e9:.0f} GFLOP/s, a large product "
+        f"runs at {rates['flops'] / 1e9:.0f}: {least:.2f} s at least, {least / seconds:.0%}",
+    ]
 
 
-def _profiled(update: OurPPO) -> Any:
+def _decoding(quick: bool) -> OurEngine:
+    engine = OurEngine(**next(side.options for side in c1t(quick).sides if side.ours))
+    engine.prepare()
+    return engine
+
+
+def _updating(name: str, dtype: str, quick: bool) -> OurPPO:
+    from tutelage.distributed import Cores
+
+    update = OurPPO(ppo_requests(name, quick), dtype=dtype)
+    update.prepare()
+    update.actors.learner.cores = Cores()
+    return update
+
+
+def _profiled(ours: OurEngine | OurPPO) -> Any:
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU], with_flops=True, acc_events=True) as profiler:
-        update.run()
+        ours.run()
     return profiler.key_averages()
 
 

@@ -228,11 +228,15 @@ def test_source_does_not_say(statement):
 
 
 def test_the_calendar_only_dates_what_is_written_down():
-    """Durations come from clocks that never jump; the time of day is for people to read."""
+    """Durations come from clocks that never jump; the time of day is for people to read.
+
+    What several processes share over days, sessions and leases, knows no other clock.
+    """
     users = {
         relative(path) for path in MODULES if re.search(r"datetime\.(now|utcnow)", path.read_text())
     }
-    assert users == {"src/tutelage/tracking/lock.py", "src/tutelage/tracking/stage.py"}
+    written = {"src/tutelage/tracking/lock.py", "src/tutelage/tracking/stage.py"}
+    assert users == {*written, "src/tutelage/feedback/server/clock.py"}
 
 
 def test_data_records_and_judges_import_without_torch():

@@ -6,6 +6,7 @@
     ├── ModelError                exit 2   a model folder does not hold what the stage needs
     ├── GenerationError           exit 1   the sampler could not produce completions
     ├── RewardError               exit 1   too many completions could not be scored
+    ├── JudgeError                exit 1   a judge model cannot be asked
     ├── TrainingError             exit 3   training cannot go on: ratio not 1, non-finite loss
     ├── CheckpointError           exit 4   a saved stage is missing, damaged or locked
     ├── StallError                exit 5   a stage made no progress for too long
@@ -19,6 +20,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "GenerationError",
+    "JudgeError",
     "MissingExtraError",
     "ModelError",
     "RewardError",
@@ -58,6 +60,10 @@ class GenerationError(TutelageError):
 
 class RewardError(TutelageError):
     """More completions than allowed could not be scored, or a reward is not usable."""
+
+
+class JudgeError(TutelageError):
+    """A judge model cannot be asked: unreachable, unknown, or it refuses the token."""
 
 
 class TrainingError(TutelageError):

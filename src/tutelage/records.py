@@ -433,12 +433,12 @@ class Preference:
         strength = None if row.get("strength") is None else float(row["strength"])
         weight = float(row.get("weight", 1.0))
         if "chosen" in row:
-            prompt = Prompt.from_json(row)
+            prompt = Prompt.from_json({**row, "id": row.get("prompt_id", row["id"])})
             who = str(row.get("feedback") or "human")
             kind: Literal["human", "ai", "verifier"] = "human"
             if who == "verifier" or who.startswith("ai"):
                 kind = "verifier" if who == "verifier" else "ai"
-            comparison = Comparison(prompt, row["chosen"], row["rejected"], prompt.id)
+            comparison = Comparison(prompt, row["chosen"], row["rejected"], str(row["id"]))
             return cls(comparison, 1.0, who, kind, strength=strength, weight=weight)
         return cls(
             comparison=Comparison.from_json(row),

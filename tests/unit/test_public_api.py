@@ -26,7 +26,8 @@ PUBLIC = {
     "Environment", "GenerationError", "Message", "MissingExtraError", "ModelError", "Preference",
     "Prompt", "Recipe", "Reply", "RewardError", "RunResult", "Score", "ScoreStatus", "StopReason",
     "TrainingError", "Turn", "TutelageError", "__version__", "choose", "dpo", "evaluate",
-    "label", "load_recipe", "pretrain", "reward", "run", "sample", "select", "sft", "train",
+    "label", "load_recipe", "prefer", "pretrain", "revise", "reward", "run", "sample", "select",
+    "sft", "train",
 }  # fmt: skip
 
 

@@ -13,6 +13,10 @@ from typing import Any
 
 from cyclopts import App, CycloptsError
 
+from tutelage.cli.annotate import annotate
+from tutelage.cli.constitution import build_constitution_app
+from tutelage.cli.feedback import build_feedback_app
+from tutelage.cli.judge import judge_command
 from tutelage.cli.lab import build_lab_app
 from tutelage.cli.plan import plan
 from tutelage.cli.reward import build_reward_app
@@ -99,7 +103,9 @@ def build_app() -> App:
         "resume": resume,
         "plan": plan,
         **{kind: stage_command(section) for kind, section in STAGE_COMMANDS.items()},
+        "judge": judge_command(),
         "serve-reward": serve_reward,
+        "annotate": annotate,
         "report": report,
         "compare": compare,
         "validate": validate,
@@ -108,7 +114,9 @@ def build_app() -> App:
     for position, (name, command) in enumerate(commands.items()):
         app.command(command, name=name, sort_key=position)
     app.command(build_reward_app(sort_key=len(commands)))
-    app.command(build_lab_app(sort_key=len(commands) + 1))
+    app.command(build_feedback_app(sort_key=len(commands) + 1))
+    app.command(build_lab_app(sort_key=len(commands) + 2))
+    app.command(build_constitution_app(sort_key=len(commands) + 3))
     return app
 
 

@@ -1,7 +1,7 @@
 """One command per stage; its options are the fields of the stage's configuration."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Union, get_origin
 
@@ -13,6 +13,7 @@ from tutelage.config import (
     LabelStage,
     PretrainStage,
     SampleStage,
+    Section,
     SelectStage,
     SFTStage,
     Stage,
@@ -23,7 +24,7 @@ from tutelage.config.document import KeyPath
 from tutelage.config.schema import Leaf, Shape, item_shape, leaves
 from tutelage.pipeline import run_stage
 
-__all__ = ["STAGE_COMMANDS", "stage_command"]
+__all__ = ["STAGE_COMMANDS", "section_options", "stage_command"]
 
 STAGE_COMMANDS: dict[str, type[Stage]] = {
     "pretrain": PretrainStage,
@@ -44,6 +45,10 @@ _EXAMPLES = {
     "label": "tutelage label --samples samples --annotator people --output labels",
     "feedback pairs": "tutelage feedback pairs --samples samples --judged labels --budget 2000 "
     "--shares.random 0.2 --shares.doubt 0.8 --output asked",
+    "constitution revise": "tutelage constitution revise --constitution customer-service --samples "
+    "samples --writer helpdesk --output revised",
+    "constitution prefer": "tutelage constitution prefer --constitution customer-service --samples "
+    "samples --writer helpdesk --output labels",
     "reward train": "tutelage reward train --model models/sft --phases.0.preferences "
     "labels --output models/rm",
     "dpo": "tutelage dpo --model models/sft --preferences labels --output models/dpo",
@@ -66,22 +71,33 @@ def stage_command(section: type[Stage], name: str = "") -> Callable[..., None]:
         name: of the command; the kind of the stage by default.
     """
     kind = name or str(section.model_fields["kind"].default)
-    options = {"__".join(map(str, leaf.path)): leaf for leaf in _options(section)}
+    options, given = section_options(section)
 
     def command(*, output: Path, config: Path | None = None, **values: Any) -> None:
-        given: dict[KeyPath, Any] = {
-            _positions(options[option].path): value
-            for option, value in values.items()
-            if value is not None
-        }
-        run_stage(load_section(section, config, given), output)
+        run_stage(load_section(section, config, given(values)), output)
 
     command.__name__ = kind.rpartition(" ")[2]
     command.__doc__ = _docstring(kind, section)
-    parameters = [*_fixed_parameters(), *(_parameter(key, leaf) for key, leaf in options.items())]
+    parameters = [*_fixed_parameters(), *options]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
+
+
+def section_options(
+    section: type[Section],
+) -> tuple[list[inspect.Parameter], Callable[[Mapping[str, Any]], dict[KeyPath, Any]]]:
+    """A keyword argument per field, and what turns their values into those of the section."""
+    options = {"__".join(map(str, leaf.path)): leaf for leaf in _options(section)}
+
+    def given(values: Mapping[str, Any]) -> dict[KeyPath, Any]:
+        return {
+            _positions(options[option].path): value
+            for option, value in values.items()
+            if option in options and value is not None
+        }
+
+    return [_parameter(key, leaf) for key, leaf in options.items()], given
 
 
 def _docstring(kind: str, section: type[Stage]) -> str:
@@ -133,7 +149,7 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     )
 
 
-def _options(section: type[Stage]) -> list[Leaf]:
+def _options(section: type[Section]) -> list[Leaf]:
     """The leaves of a section; of a list of sections, those of its first items."""
     found = []
     for leaf in leaves(section):

@@ -4,12 +4,20 @@ from tutelage.config.adapters import LoRAConfig
 from tutelage.config.alarms import AlarmsConfig
 from tutelage.config.base import Section
 from tutelage.config.choose import ChooseStage, CostsConfig, SharesConfig
+from tutelage.config.constitution import (
+    ConstitutionStage,
+    EndpointConfig,
+    PreferStage,
+    ReviseStage,
+)
 from tutelage.config.curriculum import CurriculumConfig
 from tutelage.config.dpo import DPOConfig, DPOStage
 from tutelage.config.ensemble import EnsembleConfig, EnsembleRewardConfig, GateConfig
 from tutelage.config.environment import EnvironmentConfig
 from tutelage.config.grpo import GRPOConfig, LossKLConfig
 from tutelage.config.guard import GuardConfig, MonitorsConfig, SignalConfig
+from tutelage.config.humans import HumansConfig
+from tutelage.config.judge import JudgeConfig, JudgeRewardConfig
 from tutelage.config.load import build_section, load_recipe, load_section
 from tutelage.config.online_dpo import OnlineDPOConfig
 from tutelage.config.ppo import PPOConfig
@@ -60,11 +68,13 @@ __all__ = [
     "CheckpointConfig",
     "ChooseStage",
     "ClippedConfig",
+    "ConstitutionStage",
     "CostsConfig",
     "CurriculumConfig",
     "DPOConfig",
     "DPOStage",
     "DeadlinesConfig",
+    "EndpointConfig",
     "EnsembleConfig",
     "EnsembleRewardConfig",
     "EnvironmentConfig",
@@ -74,6 +84,9 @@ __all__ = [
     "GateConfig",
     "GuardConfig",
     "HelpdeskStage",
+    "HumansConfig",
+    "JudgeConfig",
+    "JudgeRewardConfig",
     "KLConfig",
     "LabelStage",
     "LengthPenaltyConfig",
@@ -89,6 +102,7 @@ __all__ = [
     "PenaltyConfig",
     "PolicyGradientConfig",
     "PrecisionConfig",
+    "PreferStage",
     "PretrainStage",
     "RLOOConfig",
     "Recipe",
@@ -97,6 +111,7 @@ __all__ = [
     "ReinforcePPConfig",
     "RemoteRewardConfig",
     "RepetitionConfig",
+    "ReviseStage",
     "RewardConfig",
     "RewardPhase",
     "RewardStage",

@@ -126,9 +126,13 @@ class GuardConfig(Section):
     """A sample stage with many answers of the starting policy per prompt: where its best-of-n curve
     peaks by the first held-out signal is the prior for the KL budget."""
 
+    def models(self) -> Iterator[str]:
+        """The reward models among the signals."""
+        return (signal.model for signal in self.signals.values() if signal.model is not None)
+
     def references(self) -> Iterator[str]:
         """The reward models among the signals, and the samples of the prior."""
-        yield from (signal.model for signal in self.signals.values() if signal.model is not None)
+        yield from self.models()
         if self.best_of_n is not None:
             yield self.best_of_n
 

@@ -27,8 +27,9 @@ class OnlineDPOConfig(RoundsConfig):
     loss: DPOConfig = DPOConfig()
     judge: str | None = None
     """A Python function `path.py:name` of comparisons, which returns the probability that `a` is
-    the better answer of each, or None. It is asked in the place of the reward, about the first two
-    completions of a prompt, the next two and so on, each pair in both orders."""
+    the better answer of each, or None; or a YAML file that describes a judge model
+    (`JudgeConfig`). It is asked in the place of the reward, about the first two completions of a
+    prompt, the next two and so on, each pair in both orders."""
     label: Literal["hard", "soft"] = "hard"
     """hard: the completion with the higher score is the better one. soft: with the probability
     sigma((r_a - r_b) / label_temperature)."""

@@ -16,6 +16,7 @@ from pydantic import (
 
 from tutelage.config.base import Section
 from tutelage.config.ensemble import EnsembleRewardConfig, GateConfig
+from tutelage.config.judge import JudgeRewardConfig
 from tutelage.config.stage import Reference
 
 __all__ = [
@@ -139,13 +140,21 @@ class RewardConfig(Section):
     """Of functions and formats."""
     remote: dict[str, RemoteRewardConfig] = Field(default_factory=dict)
     """Reward services, by the names that their parts have in the log."""
+    judge: JudgeRewardConfig | None = None
+    """A judge model that rates completions."""
 
-    def references(self) -> Iterator[str]:
-        """The reward model, those of the ensemble, and the reference's answers."""
+    def models(self) -> Iterator[str]:
+        """The reward model and those of the ensemble."""
         if self.model is not None:
             yield self.model
         if self.ensemble is not None:
             yield from self.ensemble.references()
+
+    def references(self) -> Iterator[str]:
+        """The models, a judge in this process, and the reference's answers."""
+        yield from self.models()
+        if self.judge is not None and self.judge.url is None:
+            yield self.judge.model
         if self.reference_answers is not None:
             yield self.reference_answers
 
@@ -159,11 +168,13 @@ class RewardConfig(Section):
     @model_validator(mode="after")
     def _reference_answers_are_used(self) -> Self:
         per_prompt = self.length is not None and self.length.threshold == "per_prompt"
+        rated = self.judge is not None and self.judge.against_references
         asking = [
             key
             for key, asks in (
                 ("shape: par", self.shape == "par"),
                 ("length.threshold: per_prompt", per_prompt),
+                ("judge.against_references", rated),
             )
             if asks
         ]
@@ -174,8 +185,8 @@ class RewardConfig(Section):
             )
         if self.reference_answers is not None and not asking:
             raise ValueError(
-                "reference_answers is set, but nothing reads it: set shape to 'par' or "
-                "length.threshold to 'per_prompt', or leave it out"
+                "reference_answers is set, but nothing reads it: set shape to 'par', "
+                "length.threshold to 'per_prompt' or judge.against_references, or leave it out"
             )
         if self.shape == "par" and self.model is None:
             raise ValueError("shape is 'par', which is of the reward model's score: set model")

@@ -52,6 +52,10 @@ class RewardStage(StageSection):
     """Share of the last phase's prompts that is kept for validation."""
     calibration: Reference | None = None
     """Samples whose scores set mean 0 and variance 1, and whose lengths give the slope."""
+    reliability: Literal["none", "agreement", "dawid-skene"] = "none"
+    """Weigh judgements by how reliable their annotators are, told from comparisons that several
+    have judged: by how often each agrees with the others, or by Dawid and Skene's model. A factor
+    beside `weights`; it changes what is trained on, not what is held out."""
     smoothing: Share = 0.0
     """Label smoothing."""
     strength_margin: NonNegativeFloat = 0.0

@@ -20,8 +20,11 @@ from pydantic import (
 from tutelage.config.adapters import LoRAConfig
 from tutelage.config.base import Section
 from tutelage.config.choose import ChooseStage
+from tutelage.config.constitution import PreferStage, ReviseStage
 from tutelage.config.dpo import DPOStage
 from tutelage.config.environment import EnvironmentConfig
+from tutelage.config.humans import HumansConfig
+from tutelage.config.judge import file_of
 from tutelage.config.reward_stage import RewardStage
 from tutelage.config.rounds import SamplingConfig
 from tutelage.config.select import SelectStage
@@ -194,9 +197,12 @@ class LabelStage(StageSection):
     comparisons: Reference | None = None
     """In place of `samples`, comparisons that are built already: a stage of kind `choose`, or a
     file of prompts with `a` and `b`."""
-    annotator: Literal["people", "judge"]
-    """Who answers: simulated people (noisy, they like long and polite answers) or a simulated AI
-    judge (consistent, but blind to some facts). Both belong to the helpdesk world."""
+    feedback: Literal["simulation", "humans"] = "simulation"
+    """humans: the comparisons go to the annotation page, and the stage waits for their labels."""
+    humans: HumansConfig = HumansConfig()
+    annotator: Literal["people", "judge"] | None = None
+    """Who answers in the simulation: simulated people (noisy, they like long and polite answers)
+    or a simulated AI judge (consistent, but blind to some facts), both of the helpdesk world."""
     preset: Literal["nano", "micro"] = "nano"
     """The world the annotators know."""
     wrong_category: str | None = None
@@ -228,6 +234,15 @@ class LabelStage(StageSection):
             raise ValueError(
                 f"wrong_category is {self.wrong_category!r}, which reverses the simulated judge, "
                 f"and annotator is {self.annotator!r}: leave it out, or set annotator to 'judge'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_answers(self) -> Self:
+        if self.feedback == "simulation" and self.annotator is None:
+            raise ValueError(
+                "annotator is missing: people or judge of the helpdesk world; or ask people on "
+                "the annotation page with feedback: humans"
             )
         return self
 
@@ -311,6 +326,9 @@ class EvaluateStage(StageSection):
     reward model, or a verifier's verdict."""
     judge: Reference | None = None
     """The second reward model, trained on other preferences than `reward`."""
+    win_rate: str | None = None
+    """Who compares each model's answers with the baseline's, in both orders: a YAML file that
+    describes a judge model (`JudgeConfig`), or a Python function `path.py:name` of comparisons."""
     verifier: str | None = None
     """The verifier whose accuracy is measured; the prompts need what it checks against."""
     reward: Reference | None = None
@@ -342,6 +360,20 @@ class EvaluateStage(StageSection):
             raise ValueError(
                 f"rater is {self.rater!r} and judge is {self.judge!r}: set both, rater to 'judge' "
                 "and judge to the second reward model, or neither"
+            )
+        return self
+
+    def files(self) -> Iterator[tuple[str, str]]:
+        """Files of the user's own that say what the stage does: the key that names each, and it."""
+        if self.win_rate is not None:
+            yield "win_rate", file_of(self.win_rate)
+
+    @model_validator(mode="after")
+    def _answers_are_compared(self) -> Self:
+        if self.win_rate is not None and self.environment is not None:
+            raise ValueError(
+                "win_rate and environment are set, but a judge compares answers and not "
+                "conversations: leave one of them out"
             )
         return self
 
@@ -381,6 +413,8 @@ Stage = Annotated[
     | SampleStage
     | ChooseStage
     | LabelStage
+    | ReviseStage
+    | PreferStage
     | SplitStage
     | PairsStage
     | OpeningsStage

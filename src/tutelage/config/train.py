@@ -15,6 +15,7 @@ from tutelage.config.adapters import LoRAConfig
 from tutelage.config.environment import EnvironmentConfig
 from tutelage.config.grpo import GRPOConfig
 from tutelage.config.guard import GuardConfig
+from tutelage.config.judge import GENERAL_RUBRIC, file_of
 from tutelage.config.online_dpo import OnlineDPOConfig
 from tutelage.config.ppo import PPOConfig
 from tutelage.config.reinforce import ReinforceConfig, ReinforcePPConfig
@@ -109,12 +110,21 @@ class TrainStage(StageSection):
 
     @property
     def judge(self) -> str | None:
-        """Who compares completions in the place of the reward: `path.py:name`."""
+        """Who compares completions in the place of the reward: a function, or a judge model."""
         return self.online_dpo.judge if self.online_dpo is not None else None
 
-    def python(self) -> Iterator[tuple[str, str]]:
-        """What the stage runs of the user's own Python files: key and `path.py:name`."""
+    def files(self) -> Iterator[tuple[str, str]]:
+        """Files of the user's own that say what the stage does: the key that names each, and it.
+
+        Of `path.py:name` the file; of a judge model its configuration, and its rubric.
+        """
+        for key, name in self._named():
+            yield key, file_of(name)
+
+    def _named(self) -> Iterator[tuple[str, str]]:
         yield from (("reward.functions", path) for path in self.reward.functions)
+        if self.reward.judge is not None and self.reward.judge.rubric != GENERAL_RUBRIC:
+            yield "reward.judge.rubric", self.reward.judge.rubric
         if self.judge is not None:
             yield "online_dpo.judge", self.judge
         for name, signal in self.guard.signals.items() if self.guard else ():

@@ -18,7 +18,7 @@ from tutelage.data.jsonl import Fault, scan_jsonl
 from tutelage.data.schema import Schema, detect_schema, infer_schema, json_kind, row_faults
 from tutelage.data.text import control_characters
 
-__all__ = ["CheckedRow", "checked_rows", "row_texts"]
+__all__ = ["CheckedRow", "check_rows", "checked_rows", "row_texts"]
 
 _HEAD = 20
 """Rows that decide, by majority, which schema a file has and which type a column."""
@@ -45,7 +45,13 @@ def checked_rows(path: str | Path, schema: Schema | None = None) -> Iterator[Che
         path: a `.jsonl` or `.jsonl.gz` file.
         schema: what the file must hold; without it, what most of its first rows look like.
     """
-    lines = scan_jsonl(path)
+    return check_rows(scan_jsonl(path), str(path), schema)
+
+
+def check_rows(
+    lines: Iterator[tuple[int, Row] | Fault], name: str, schema: Schema | None = None
+) -> Iterator[CheckedRow | Fault]:
+    """`checked_rows` of numbered rows that come from anywhere; `name` is that of the place."""
     head = list(islice(lines, _HEAD))
     first = [item[1] for item in head if not isinstance(item, Fault)]
     inferred = schema is None
@@ -69,7 +75,7 @@ def checked_rows(path: str | Path, schema: Schema | None = None) -> Iterator[Che
             yield CheckedRow(line, row, schema, texts, faults)
         elif unknown:
             unknown = False
-            yield Fault(str(path), item[0], _unknown_schema(item[1]))
+            yield Fault(name, item[0], _unknown_schema(item[1]))
 
 
 def _unknown_schema(row: Row) -> str:
@@ -109,9 +115,13 @@ def _foreign_keys(row: Row, schema: Schema) -> Iterator[str]:
 
 
 def _repeated_id(row: Row, line: int, ids: dict[int, int]) -> Iterator[str]:
-    key = row.get("id")
-    if isinstance(key, str) and (first := ids.setdefault(hash(key), line)) != line:
-        yield f"id {key!r} is already that of line {first}"
+    name = row.get("id")
+    if not isinstance(name, str):
+        return
+    # Several annotators judge one comparison, and each of them in several rounds.
+    key = (name, str(row.get("annotator")), str(row.get("round")))
+    if (first := ids.setdefault(hash(key), line)) != line:
+        yield f"id {name!r} is already that of line {first}"
 
 
 def _forbidden_characters(texts: Iterable[tuple[str, str]], schema: Schema) -> Iterator[str]:

@@ -9,13 +9,13 @@ text, labelled ──────────────────load_texts�
 labelled ────────────────────────load_labelled───────> LabelledText
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tutelage.data.checking import checked_rows
+from tutelage.data.checking import CheckedRow, checked_rows
 from tutelage.data.jsonl import Fault
 from tutelage.data.schema import Schema
 from tutelage.errors import DataError
@@ -24,6 +24,7 @@ from tutelage.records import Comparison, Demonstration, Preference, Prompt, Stop
 __all__ = [
     "LabelledText",
     "Samples",
+    "faultless",
     "load_comparisons",
     "load_demonstrations",
     "load_labelled",
@@ -141,31 +142,39 @@ def _load(
     Raises:
         DataError: names up to five faults of the rows read, or a schema not among `allowed`.
     """
-    made = (record(row) for row in _faultless_rows(path, allowed))
+    checked = faultless(checked_rows(path), str(path), allowed)
+    made = (record(item.row) for item in checked)
     records = list(islice((item for item in made if item is not None), limit))
     if not records and limit != 0:
         raise DataError(f"{path} has rows, but none that can be used here; see docs/data.md")
     return records
 
 
-def _faultless_rows(path: str | Path, allowed: tuple[Schema, ...]) -> Iterator[Row]:
+def faultless(
+    items: Iterable[CheckedRow | Fault], name: str, allowed: Sequence[Schema]
+) -> Iterator[CheckedRow]:
+    """The rows of a place that has no fault.
+
+    Raises:
+        DataError: names up to five faults, or a schema not among `allowed`.
+    """
     faults: list[str] = []
-    for item in checked_rows(path):
+    for item in items:
         if isinstance(item, Fault):
             faults.append(str(item))
         elif item.schema not in allowed:
             raise DataError(
-                f"{path} holds rows of schema {item.schema}, expected {' or '.join(allowed)}"
+                f"{name} holds rows of schema {item.schema}, expected {' or '.join(allowed)}"
             )
         else:
-            faults += [str(Fault(str(path), item.line, reason)) for reason in item.faults]
+            faults += [str(Fault(name, item.line, reason)) for reason in item.faults]
             if not faults:
-                yield item.row
+                yield item
         if len(faults) >= _MAX_SHOWN:
             break
     if faults:
         shown = "\n  ".join(faults[:_MAX_SHOWN])
-        raise DataError(f"{path} cannot be used; `tutelage validate` lists all faults:\n  {shown}")
+        raise DataError(f"{name} cannot be used; `tutelage validate` lists all faults:\n  {shown}")
 
 
 def _prompt(row: Row) -> Prompt:

@@ -1,6 +1,7 @@
 """Feedback: comparisons, which to ask about, who judges them, and where preferences are kept."""
 
 from tutelage.feedback.choice import Candidate, Chosen, Strategy, choose
+from tutelage.feedback.events import Event, StaleEventError
 from tutelage.feedback.gather import Agreement, Gatherer, Pairing, agreement, pairs
 from tutelage.feedback.routing import Costs, Routing, route
 from tutelage.feedback.store import PreferenceStore
@@ -10,10 +11,12 @@ __all__ = [
     "Candidate",
     "Chosen",
     "Costs",
+    "Event",
     "Gatherer",
     "Pairing",
     "PreferenceStore",
     "Routing",
+    "StaleEventError",
     "Strategy",
     "agreement",
     "choose",

@@ -16,7 +16,16 @@ from tutelage.data.text import normalize
 from tutelage.errors import DataError
 from tutelage.records import Comparison, Preference, Prompt
 
-__all__ = ["Agreement", "Gatherer", "Pairing", "agreement", "pairs", "turned"]
+__all__ = [
+    "Agreement",
+    "Gatherer",
+    "Pairing",
+    "agreement",
+    "pairs",
+    "turned",
+    "verdict",
+    "verdict_agreement",
+]
 
 
 class Gatherer(Protocol):
@@ -102,7 +111,11 @@ def agreement(first: Iterable[Preference], second: Iterable[Preference]) -> Agre
             f"no comparison in common: {len(one)} on one side, {len(other)} on the other; "
             "compare preferences about the same pairs"
         )
-    verdicts = [_verdicts(one[name], other[name]) for name in shared]
+    return verdict_agreement([_verdicts(one[name], other[name]) for name in shared])
+
+
+def verdict_agreement(verdicts: Sequence[tuple[str, str]]) -> Agreement:
+    """`agreement` of two verdicts on each of some comparisons, at least one."""
     total = len(verdicts)
     observed = sum(a == b for a, b in verdicts) / total
     left, right = (Counter(side) for side in zip(*verdicts, strict=True))
@@ -125,7 +138,11 @@ def _verdicts(first: Sequence[Preference], second: Sequence[Preference]) -> tupl
 
 
 def _verdict(preferences: Sequence[Preference], like: Comparison) -> str:
-    p_a = fmean(turned(preference, like).p_a for preference in preferences)
+    return verdict(fmean(turned(preference, like).p_a for preference in preferences))
+
+
+def verdict(p_a: float) -> str:
+    """`a`, `b` or `tie`."""
     # The mean of 0.3 and 0.7 is a tie, whatever the last bit says.
     if math.isclose(p_a, 0.5, abs_tol=1e-9):
         return "tie"

@@ -18,7 +18,9 @@ def draw(
 
     Temperature 0 takes the most likely token; its log-probability is then at temperature 1.
     """
-    scaled = logits.float() / (temperature or 1.0)
+    scaled = logits.float()
+    if temperature not in (0.0, 1.0):
+        scaled = scaled / temperature
     shifted = scaled - scaled.amax(-1, keepdim=True)
     weights = shifted.exp()
     if temperature == 0.0:

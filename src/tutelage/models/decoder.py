@@ -66,7 +66,7 @@ class ColumnCache:
     def reserve(self) -> None:
         """Makes room for one more column."""
         if self.end == self.keys[0].shape[2]:
-            self._change(lambda store: functional.pad(store, (0, 0, 0, _BLOCK)))
+            self._change(_longer)
 
     def repeat(self, times: int) -> None:
         """Every row `times` times, side by side."""
@@ -77,6 +77,14 @@ class ColumnCache:
     def _change(self, change: Callable[[Tensor], Tensor]) -> None:
         self.keys = [change(store) for store in self.keys]
         self.values = [change(store) for store in self.values]
+
+
+def _longer(store: Tensor) -> Tensor:
+    """With room for more columns, which hold anything until they are written."""
+    rows, heads, columns, size = store.shape
+    longer = store.new_empty(rows, heads, columns + _BLOCK, size)
+    longer[:, :, :columns] = store
+    return longer
 
 
 @dataclass

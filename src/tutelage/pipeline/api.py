@@ -20,8 +20,10 @@ from tutelage.config import (
     DPOStage,
     EvaluateStage,
     LabelStage,
+    PreferStage,
     PretrainStage,
     Recipe,
+    ReviseStage,
     RewardStage,
     SampleStage,
     SelectStage,
@@ -39,7 +41,9 @@ __all__ = [
     "dpo",
     "evaluate",
     "label",
+    "prefer",
     "pretrain",
+    "revise",
     "reward",
     "run",
     "sample",
@@ -132,6 +136,20 @@ def label(
 ) -> Path:
     """Asks an annotator which of two completions is better; settings as in `LabelStage`."""
     return _run(LabelStage, output, config, display, settings)
+
+
+def revise(
+    output: Path | str, config: ReviseStage | None = None, *, display: bool = True, **settings: Any
+) -> Path:
+    """Has answers criticised and revised under a constitution; settings as in `ReviseStage`."""
+    return _run(ReviseStage, output, config, display, settings)
+
+
+def prefer(
+    output: Path | str, config: PreferStage | None = None, *, display: bool = True, **settings: Any
+) -> Path:
+    """Judges pairs of answers under a constitution; settings as in `PreferStage`."""
+    return _run(PreferStage, output, config, display, settings)
 
 
 def reward(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
-from tutelage.config import LoRAConfig, OptimizerConfig, Stage
+from tutelage.config import EndpointConfig, LoRAConfig, OptimizerConfig, Stage
 from tutelage.config.base import Section
 from tutelage.errors import MissingExtraError
 
@@ -27,6 +27,8 @@ def require_extras(stages: Iterable[Stage]) -> None:
             _require("peft", "lora")
             if section.quantise == "4bit":
                 _require("bitsandbytes", "qlora")
+        if isinstance(section, EndpointConfig):
+            _require("openai", "judge")
 
 
 def _sections(value: Any) -> Iterator[Section]:

@@ -2,7 +2,8 @@
 
     kind, configuration, seed, format ─┐
     manifest.json of each stage read ──┼─> SHA-256 ─> equal to the finished stage's: skip it
-    bytes of each file read ───────────┘
+    bytes of each file read,           │
+    preferences that stand in a store ─┘
 
 A stage that ran again has a new manifest, so whatever reads it is run again too.
 
@@ -19,8 +20,10 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from tutelage.config import Section, Stage, TrainStage
+from tutelage.config import EvaluateStage, Section, Stage, TrainStage
 from tutelage.errors import DataError
+from tutelage.feedback.exchange import is_store
+from tutelage.feedback.store import PreferenceStore
 from tutelage.pipeline.references import References
 from tutelage.tracking.fingerprint import file_fingerprint, fingerprint
 from tutelage.tracking.manifest import MANIFEST, Manifest, verify
@@ -138,6 +141,10 @@ def _input(reference: str, references: References) -> str:
 
 
 def _path_fingerprint(path: Path) -> str:
+    if is_store(path):
+        # Its file also changes where nothing of what it holds does.
+        with PreferenceStore(path, create=False) as store:
+            return store.digest()
     if path.is_file():
         return file_fingerprint(path)
     if (path / MANIFEST).is_file():
@@ -152,10 +159,13 @@ def _path_fingerprint(path: Path) -> str:
 
 
 def _functions(stage: Section) -> dict[str, str]:
-    if not isinstance(stage, TrainStage):
+    if not isinstance(stage, TrainStage | EvaluateStage):
         return {}
-    files = {path.rpartition(":")[0]: key for key, path in stage.python()}
+    files = {path: key for key, path in stage.files()}
     for file, key in files.items():
         if not Path(file).is_file():
-            raise DataError(f"{key} names {file!r}, which is no file: write path/to/file.py:name")
+            raise DataError(
+                f"{key} names {file!r}, which is no file: write path/to/file.py:name, or "
+                "the path of the file"
+            )
     return {file: file_fingerprint(Path(file)) for file in files}

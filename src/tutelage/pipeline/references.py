@@ -20,10 +20,12 @@ from pathlib import Path
 from tutelage.errors import DataError
 from tutelage.tracking.manifest import MANIFEST
 
-__all__ = ["MODEL", "References"]
+__all__ = ["MEMBERS", "MODEL", "References"]
 
 MODEL = "model"
 """The default that may be a name on a model hub."""
+MEMBERS = "members"
+"""The folder beside a reward model that holds its ensemble."""
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _DATA_FILE = re.compile(r"\.(jsonl?|csv|txt|tsv|parquet)(\.gz)?$|\.gz$")

@@ -22,7 +22,7 @@ from tutelage.records import Preference, Prompt
 from tutelage.tracking.manifest import MANIFEST
 from tutelage.trainers.reward import preference_margins
 
-__all__ = ["evaluate_reward", "load_pairs", "load_reward", "score_samples"]
+__all__ = ["answers_of", "evaluate_reward", "load_pairs", "load_reward", "score_samples"]
 
 
 def load_reward(source: str, max_length: int | None = None) -> RewardModel:
@@ -73,7 +73,7 @@ def score_samples(model: RewardModel, source: Path, target: Path) -> int:
         DataError: a row has neither completions, a and b, nor chosen and rejected.
     """
     rows = [(line, row) for line, row in read_jsonl(source)]
-    texts = [_answers(row, f"{source}:{line}") for line, row in rows]
+    texts = [answers_of(row, f"{source}:{line}") for line, row in rows]
     prompts = [Prompt.from_json(row) for _, row in rows]
     flat = [(p, text) for p, each in zip(prompts, texts, strict=True) for text in each]
     found = model.score(
@@ -90,7 +90,8 @@ def score_samples(model: RewardModel, source: Path, target: Path) -> int:
     return len(flat)
 
 
-def _answers(row: Mapping[str, Any], where: str) -> list[str]:
+def answers_of(row: Mapping[str, Any], where: str) -> list[str]:
+    """The texts of a row that answer its prompt; `where` is the row's place, for messages."""
     if "completions" in row:
         return [item["text"] if isinstance(item, dict) else item for item in row["completions"]]
     for keys in (("a", "b"), ("chosen", "rejected")):

@@ -3,6 +3,7 @@
 from tutelage.rewards.conversation import ConversationReward, answers_of
 from tutelage.rewards.ensemble import Combination, EnsembleReward, combine_scores
 from tutelage.rewards.function_process import FunctionProcess
+from tutelage.rewards.judge import JudgeReward
 from tutelage.rewards.parts import FunctionReward, LengthPenalty, ModelReward
 from tutelage.rewards.references import AgainstReferences, LengthPenaltyByPrompt, ReferenceAnswers
 from tutelage.rewards.remote import RemoteLimits, RemoteReward
@@ -17,6 +18,7 @@ __all__ = [
     "EnsembleReward",
     "FunctionProcess",
     "FunctionReward",
+    "JudgeReward",
     "LengthPenalty",
     "LengthPenaltyByPrompt",
     "ModelReward",

@@ -11,7 +11,6 @@ with the reason; another version of the service in the middle of a run ends the 
 import asyncio
 import json
 import sqlite3
-import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
@@ -21,8 +20,9 @@ from typing import Any, Self, TypeVar
 import httpx2
 
 from tutelage.errors import ConfigError, RewardError
+from tutelage.judging.loop_thread import LoopThread
+from tutelage.judging.retries import CircuitBreaker, backoff, retry_after
 from tutelage.records import Completion, Prompt, Score, ScoreStatus
-from tutelage.rewards.retries import CircuitBreaker, backoff
 from tutelage.rewards.score_cache import ScoreCache
 from tutelage.rewards.wire import SCORE_PATH, VERSION_PATH, item_of, match_scores
 from tutelage.tracking.fingerprint import fingerprint
@@ -105,7 +105,7 @@ class RemoteReward:
         """requests, retries, items, cached, timeout and error, since the beginning."""
         self._token, self._batch_size = token, self.limits.batch_size
         self._breaker = CircuitBreaker(self.limits.failures, self.limits.down_seconds)
-        self._thread: _LoopThread | None = None
+        self._thread: LoopThread | None = None
         self._client: httpx2.AsyncClient | None = None
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Score]:
@@ -223,7 +223,7 @@ class RemoteReward:
                 reason = f"HTTP {status}"
                 if status not in _RETRYABLE:
                     raise _FailedError(_refusal(status))
-                asked_for = _seconds(headers.get("retry-after"))
+                asked_for = retry_after(headers)
             except httpx2.TransportError as error:
                 reason = f"{type(error).__name__}: {error}"
             pause = next(pauses, None)
@@ -284,7 +284,7 @@ class RemoteReward:
 
     def _run(self, work: Coroutine[Any, Any, Value]) -> Value:
         if self._thread is None:
-            self._thread = _LoopThread()
+            self._thread = LoopThread("reward service")
         return self._thread.run(work)
 
     def close(self) -> None:
@@ -304,29 +304,6 @@ class RemoteReward:
         self.close()
 
 
-class _LoopThread:
-    """An event loop in a thread of its own: the caller may have one running already."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(
-            target=self.loop.run_forever, name="reward service", daemon=True
-        )
-        self.thread.start()
-
-    def run(self, work: Coroutine[Any, Any, Value]) -> Value:
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
-        try:
-            return future.result()
-        finally:
-            future.cancel()
-
-    def close(self) -> None:
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join()
-        self.loop.close()
-
-
 def _object(content: bytes) -> dict[str, Any]:
     try:
         value = json.loads(content)
@@ -341,11 +318,6 @@ def _refusal(status: int) -> str:
     if status in (401, 403):
         return f"it refuses the token (HTTP {status}): set the one it was started with"
     return f"it refuses the request (HTTP {status})"
-
-
-def _seconds(header: str | None) -> float:
-    """What Retry-After asks for; 0 for a date, which few services send."""
-    return float(header) if header is not None and header.isdecimal() else 0.0
 
 
 def _whole(value: Any) -> int:

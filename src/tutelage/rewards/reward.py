@@ -37,7 +37,7 @@ class Sum:
         if not parts:
             raise ConfigError(
                 "a reward needs at least one part, found none: set reward.model, "
-                "reward.functions, reward.verifiers or reward.length"
+                "reward.functions, reward.verifiers, reward.judge or reward.length"
             )
         for name, (weight, _) in parts.items():
             if not math.isfinite(weight):

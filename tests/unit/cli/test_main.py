@@ -14,6 +14,7 @@ COMMANDS = [
     "plan",
     *STAGE_COMMANDS,
     "serve-reward",
+    "annotate",
     "report",
     "compare",
     "validate",

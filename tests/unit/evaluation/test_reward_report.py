@@ -43,6 +43,16 @@ def test_temperature_is_measured_where_it_was_not_fitted():
     assert after.loss >= best.loss - 1e-9
 
 
+def test_each_half_is_scaled_by_the_other_halfs_temperature():
+    # Soft labels say exactly what each half needs: 4 for prompts a and c, 1 for b and d.
+    margins = np.array([-2.0, 3.0, -1.0, 2.0, 1.0, -3.0, 2.5, 0.5])
+    prompts = list("aabbccdd")
+    own = np.array([4.0, 4.0, 1.0, 1.0, 4.0, 4.0, 1.0, 1.0])
+    labels = 1 / (1 + np.exp(-margins / own))
+    expected = calibration(margins / np.where(own == 4.0, 1.0, 4.0), labels)
+    assert temperature(margins, labels, prompts).loss == pytest.approx(expected.loss, rel=1e-6)
+
+
 def test_margins_that_contradict_the_labels_or_are_all_zero_stay_finite():
     assert math.isfinite(fit_temperature(np.array([1.0, 2.0]), np.array([0.0, 0.0])))
     assert fit_temperature(np.zeros(3), np.ones(3)) == 1.0

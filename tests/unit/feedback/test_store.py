@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from tutelage.data.jsonl import write_jsonl
 from tutelage.errors import DataError
 from tutelage.feedback.store import PreferenceStore
 from tutelage.records import Comparison, Message, Preference, Prompt
@@ -27,8 +26,8 @@ def preference(number: int, **changes: Any) -> Preference:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[PreferenceStore]:
-    with PreferenceStore(tmp_path / "preferences.db") as opened:
+def store(location: str) -> Iterator[PreferenceStore]:
+    with PreferenceStore(location) as opened:
         yield opened
 
 
@@ -81,16 +80,27 @@ def test_a_changed_judgement_is_refused_and_nothing_of_its_batch_stays(
     assert store.preferences() == [preference(1)]
 
 
-def test_rows_can_be_neither_changed_nor_deleted(store: PreferenceStore, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "statement", ["UPDATE feedback SET kind = 'ai'", "DELETE FROM feedback", "TRUNCATE feedback"]
+)
+def test_rows_can_be_neither_changed_nor_deleted(
+    store: PreferenceStore, location: str, statement: str
+) -> None:
+    if statement.startswith("TRUNCATE") and "://" not in location:
+        statement = "DELETE FROM feedback WHERE 1"
     store.add([preference(1)])
-    connection = sqlite3.connect(tmp_path / "preferences.db")
-    try:
-        for statement in ("UPDATE preferences SET kind = 'ai'", "DELETE FROM preferences"):
-            with pytest.raises(sqlite3.IntegrityError, match="never changed"):
-                connection.execute(statement)
-    finally:
-        connection.close()
+    with pytest.raises(DataError, match="never changed"), store.transaction() as connection:
+        connection.exec_driver_sql(statement)
     assert store.preferences() == [preference(1)]
+
+
+def test_the_file_itself_refuses_changes(tmp_path: Path) -> None:
+    with PreferenceStore(tmp_path / "preferences.db") as store:
+        store.add([preference(1)])
+    connection = sqlite3.connect(tmp_path / "preferences.db")
+    with pytest.raises(sqlite3.IntegrityError, match="never changed"):
+        connection.execute("DELETE FROM feedback")
+    connection.close()
 
 
 def test_kinds_are_selected_and_counted(store: PreferenceStore) -> None:
@@ -104,34 +114,6 @@ def test_kinds_are_selected_and_counted(store: PreferenceStore) -> None:
     assert store.counts("kind") == {"ai": 2, "human": 1}
     assert store.counts("annotator") == {"ann": 1, "judge": 2}
     assert store.counts("round") == {"0": 3}
-
-
-@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz"])
-def test_an_exported_store_can_be_imported(
-    store: PreferenceStore, tmp_path: Path, name: str
-) -> None:
-    store.add([preference(i) for i in range(5)])
-    assert store.export_jsonl(tmp_path / name) == 5
-    with PreferenceStore(tmp_path / "copy.db") as copy:
-        assert copy.import_jsonl(tmp_path / name) == 5
-        assert copy.import_jsonl(tmp_path / name) == 0
-        assert copy.preferences() == store.preferences()
-
-
-def test_public_pairs_can_be_imported(store: PreferenceStore, tmp_path: Path) -> None:
-    user = {"role": "user", "content": "Hi"}
-    row = {"id": "x", "prompt": [user], "chosen": "Hello.", "rejected": "No.", "source": "hh"}
-    write_jsonl(tmp_path / "pairs.jsonl", [row, {**row, "id": "y"}])
-    assert store.import_jsonl(tmp_path / "pairs.jsonl") == 2
-    assert store.counts() == {"hh": 2}
-
-
-def test_a_faulty_file_imports_nothing(store: PreferenceStore, tmp_path: Path) -> None:
-    rows = [preference(1).to_json(), {**preference(2).to_json(), "p_a": 2}]
-    write_jsonl(tmp_path / "rows.jsonl", rows)
-    with pytest.raises(DataError, match=r"rows\.jsonl:2: p_a is 2"):
-        store.import_jsonl(tmp_path / "rows.jsonl")
-    assert len(store) == 0
 
 
 def test_a_store_is_there_after_it_was_closed(tmp_path: Path) -> None:
@@ -156,12 +138,11 @@ def test_an_unknown_place_is_a_data_error(tmp_path: Path) -> None:
         PreferenceStore(tmp_path / "file" / "preferences.db")
 
 
-def test_threads_can_write_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "preferences.db"
+def test_threads_can_write_at_once(location: str) -> None:
     counts: list[int] = []
 
     def write(start: int) -> None:
-        with PreferenceStore(path) as mine:
+        with PreferenceStore(location) as mine:
             # Half of each thread's preferences are also another's.
             counts.extend(mine.add([preference(i)]) for i in range(start, start + 20))
 
@@ -170,22 +151,23 @@ def test_threads_can_write_at_once(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    with PreferenceStore(path) as store:
+    with PreferenceStore(location) as store:
         assert sum(counts) == len(store) == 50
         assert len(store.judged("ann")) == 50
 
 
-def _open_store(path: Path, ready: threading.Barrier, opened: list[int]) -> None:
+def _open_store(location: str, ready: threading.Barrier, opened: list[int]) -> None:
     ready.wait()
-    with PreferenceStore(path) as store:
+    with PreferenceStore(location) as store:
         opened.append(len(store))
 
 
-def test_stores_that_open_a_new_file_at_once_wait_for_each_other(tmp_path: Path) -> None:
-    for attempt in range(5):
+def test_stores_that_open_a_new_place_at_once_wait_for_each_other(location: str) -> None:
+    # A database is new once.
+    for attempt in range(1 if "://" in location else 5):
         opened: list[int] = []
         ready = threading.Barrier(6)
-        given = (tmp_path / f"{attempt}.db", ready, opened)
+        given = (location if "://" in location else f"{location}-{attempt}", ready, opened)
         threads = [threading.Thread(target=_open_store, args=given) for _ in range(6)]
         for thread in threads:
             thread.start()
@@ -210,9 +192,8 @@ for batch in range(100000):
 """
 
 
-def test_a_killed_writer_leaves_whole_batches_and_everything_it_reported(tmp_path: Path) -> None:
-    path = tmp_path / "preferences.db"
-    command = [sys.executable, "-c", _WRITER, str(path)]
+def test_a_killed_writer_leaves_whole_batches_and_everything_it_reported(location: str) -> None:
+    command = [sys.executable, "-c", _WRITER, location]
     writers = [
         subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True) for name in "xy"
     ]
@@ -225,7 +206,7 @@ def test_a_killed_writer_leaves_whole_batches_and_everything_it_reported(tmp_pat
         writer.send_signal(signal.SIGKILL)
         rest = writer.communicate()[0].split()
         reported[name] = 5 + len(rest)
-    with PreferenceStore(path) as store:
+    with PreferenceStore(location) as store:
         counts = store.counts("annotator")
         # One batch may have been committed after the last report that came through.
         for name in "xy":

@@ -6,6 +6,7 @@ import pytest
 
 from tutelage.config import RewardStage, SFTStage, TrainStage
 from tutelage.errors import CheckpointError, DataError
+from tutelage.feedback import Event, PreferenceStore
 from tutelage.pipeline import References
 from tutelage.pipeline.fingerprint import (
     STAGE_FORMAT,
@@ -14,6 +15,7 @@ from tutelage.pipeline.fingerprint import (
     stage_seed,
     without_new_defaults,
 )
+from tutelage.records import Comparison, Message, Preference, Prompt
 from tutelage.tracking.fingerprint import fingerprint
 from tutelage.tracking.stage import StageFolder, StageInfo
 
@@ -60,6 +62,21 @@ def test_content_of_a_file_counts_and_not_its_time(identity, tmp_path):
     assert identity(stage) == first
     file.write_text("two")
     assert identity(stage) != first
+
+
+def test_what_stands_in_a_store_counts_and_not_its_file(identity, tmp_path):
+    prompt = Prompt("p", (Message("user", "Hi?"),))
+    said = Preference(Comparison(prompt, "yes", "no", "p"), 1.0, "ann")
+    phase = {"preferences": [str(tmp_path / "labels.db")]}
+    stage = RewardStage.model_validate({"model": "org/m", "phases": [phase]})
+    with PreferenceStore(tmp_path / "labels.db") as store:
+        store.add([said])
+        first = identity(stage)
+        store.record(Event("p", "ann", "flagged"))
+        assert identity(stage) == first
+        # Not in the file yet: the log beside it holds it until the store is closed.
+        store.record(Event("p", "ann", "withdrawn"))
+        assert identity(stage) != first
 
 
 def test_every_file_of_a_folder_counts(identity, tmp_path):

@@ -8,8 +8,10 @@ from tutelage.config import (
     ChooseStage,
     DPOStage,
     EvaluateStage,
+    PreferStage,
     PretrainStage,
     Recipe,
+    ReviseStage,
     RewardStage,
     SampleStage,
     SelectStage,
@@ -21,12 +23,18 @@ from tutelage.config import (
 from tutelage.errors import ConfigError
 from tutelage.pipeline.graph import needed_stages
 from tutelage.pipeline.plan.parts import Place, StagePlan
-from tutelage.pipeline.plan.reinforcement import plan_train
+from tutelage.pipeline.plan.reinforcement import RewardSizes, plan_train
 from tutelage.pipeline.plan.rows import Rows, answer_of, rows_of
-from tutelage.pipeline.plan.sampling import plan_choose, plan_evaluate, plan_sample, plan_select
+from tutelage.pipeline.plan.sampling import (
+    plan_choose,
+    plan_evaluate,
+    plan_sample,
+    plan_select,
+    plan_writing,
+)
 from tutelage.pipeline.plan.sizes import ModelSize, count_model, size_of_shape
 from tutelage.pipeline.plan.training import plan_dpo, plan_pretrain, plan_reward, plan_sft
-from tutelage.pipeline.references import MODEL, References
+from tutelage.pipeline.references import MEMBERS, MODEL, References
 
 __all__ = [
     "ALONE",
@@ -40,9 +48,21 @@ __all__ = [
 ]
 
 MODEL_KINDS = frozenset(
-    {"pretrain", "sft", "sample", "choose", "reward", "dpo", "select", "train", "evaluate"}
+    {
+        "pretrain",
+        "sft",
+        "sample",
+        "choose",
+        "revise",
+        "prefer",
+        "reward",
+        "dpo",
+        "select",
+        "train",
+        "evaluate",
+    }
 )
-"""Kinds of stages that load a model."""
+"""Kinds of stages that may load a model."""
 
 ALONE = "this stage"
 """Name of a stage that is run by itself: no reference can be taken for it."""
@@ -76,6 +96,8 @@ def model_sizes(
 ) -> dict[str, ModelSize]:
     """The size of every model that the named stages refer to, by its reference.
 
+    A member of the ensemble beside a reward model has the reference `<reward model>/members/0`.
+
     Raises:
         ConfigError: a reference leads to no model.
         DataError: it names nothing that exists.
@@ -84,22 +106,44 @@ def model_sizes(
     found: dict[str, ModelSize] = {}
     counted: dict[str, ModelSize] = {}
     for name in names:
-        for reference in _model_references(recipe.stages[name]):
+        stage = recipe.stages[name]
+        for reference in _model_references(stage):
             if reference not in found:
                 found[reference] = _size_of(recipe, references, reference, counted)
+        if isinstance(stage, TrainStage) and (model := _with_members(stage)) is not None:
+            members = range(_count_members(recipe, references, model))
+            found |= {f"{model}/{MEMBERS}/{number}": found[model] for number in members}
     return found
+
+
+def _with_members(stage: TrainStage) -> str | None:
+    """The reward model whose ensemble is that of its own stage."""
+    ensemble = stage.reward.ensemble
+    return stage.reward.model if ensemble is not None and not ensemble.models else None
+
+
+def _count_members(recipe: Recipe, references: References, model: str) -> int:
+    """Models of the ensemble that the reward model's stage trains, or has trained."""
+    stage = recipe.stages.get(referenced_name(model))
+    if isinstance(stage, RewardStage):
+        return 0 if stage.ensemble is None else stage.ensemble.members
+    folder = references.resolve(model, MODEL).parent / MEMBERS
+    return len(list(folder.iterdir())) if folder.is_dir() else 0
 
 
 def _model_references(stage: Stage) -> tuple[str, ...]:
     match stage:
         case SFTStage() | SampleStage() | RewardStage() | DPOStage():
             return (stage.model,)
+        case ReviseStage() | PreferStage():
+            return () if stage.model is None else (stage.model,)
         case SelectStage():
             return (stage.reward,)
         case ChooseStage():
             return stage.reward
         case TrainStage():
-            return (stage.model, *stage.reward.references())
+            watching = () if stage.guard is None else stage.guard.models()
+            return (stage.model, *stage.reward.models(), *watching)
         case EvaluateStage():
             others = (stage.reward, stage.judge)
             return (*stage.models.values(), *(model for model in others if model is not None))
@@ -200,10 +244,6 @@ def _plan_stage(
             )
         case SFTStage():
             return plan_sft(name, stage, sizes[stage.model], place, data.rows(*stage.data))
-        case SampleStage():
-            return plan_sample(
-                name, stage, sizes[stage.model], place, data.asked(stage.prompts, stage.model)
-            )
         case RewardStage():
             return plan_reward(
                 name,
@@ -214,24 +254,45 @@ def _plan_stage(
             )
         case DPOStage():
             return plan_dpo(name, stage, sizes[stage.model], place, data.rows(*stage.preferences))
+        case TrainStage():
+            reward = _rewards(stage, sizes)
+            return plan_train(
+                name, stage, sizes[stage.model], reward, place, data.rows(stage.prompts)
+            )
+    return _plan_untrained(name, stage, sizes, place, data)
+
+
+def _plan_untrained(
+    name: str, stage: Stage, sizes: Mapping[str, ModelSize], place: Place, data: "_Data"
+) -> StagePlan | None:
+    """Of a stage that trains nothing; None where it has no model either."""
+    match stage:
+        case SampleStage():
+            return plan_sample(
+                name, stage, sizes[stage.model], place, data.asked(stage.prompts, stage.model)
+            )
+        case ReviseStage() | PreferStage() if stage.model is not None:
+            return plan_writing(name, stage, sizes[stage.model], place)
         case ChooseStage():
             return _plan_choice(name, stage, sizes, place, data)
         case SelectStage():
             return plan_select(name, stage, sizes[stage.reward], place, data.rows(stage.samples))
-        case TrainStage():
-            reward = None if stage.reward.model is None else sizes[stage.reward.model]
-            return plan_train(
-                name, stage, sizes[stage.model], reward, place, data.rows(stage.prompts)
-            )
         case EvaluateStage():
-            return _plan_evaluation(
-                name,
-                stage,
-                sizes,
-                place,
-                data.asked(stage.prompts, *stage.models.values()),
-            )
+            asked = data.asked(stage.prompts, *stage.models.values())
+            return _plan_evaluation(name, stage, sizes, place, asked)
     return None
+
+
+def _rewards(stage: TrainStage, sizes: Mapping[str, ModelSize]) -> RewardSizes:
+    chosen = stage.reward
+    model = None if chosen.model is None else sizes[chosen.model]
+    listed = () if chosen.ensemble is None else chosen.ensemble.models
+    members = [sizes[reference] for reference in listed]
+    if (of := _with_members(stage)) is not None:
+        prefix = f"{of}/{MEMBERS}/"
+        members = [size for reference, size in sizes.items() if reference.startswith(prefix)]
+    watching = () if stage.guard is None else stage.guard.models()
+    return RewardSizes(model, tuple(members), tuple(sizes[signal] for signal in watching))
 
 
 def _plan_choice(

@@ -6,7 +6,8 @@ passes without gradients ────────── scoring
 gradients, activations, logits ──── update
 """
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from tutelage.config import (
     GRPOConfig,
@@ -46,12 +47,42 @@ from tutelage.pipeline.plan.work import (
     training_work,
 )
 
-__all__ = ["plan_train"]
+__all__ = ["RewardSizes", "plan_train"]
 
 _LOSS_COPIES = 6.25
 """Logits' size: logits, softmax, and four tensors and a mask of the entropy."""
 _ANCHOR_COPIES = 6.0
 """The same of each KL to another policy: its logits, two softmaxes and what they form."""
+
+
+@dataclass(frozen=True)
+class RewardSizes:
+    """The reward models of a train stage."""
+
+    model: ModelSize | None = None
+    """That which is rewarded, or stands for its ensemble; None where functions alone reward."""
+    members: tuple[ModelSize, ...] = ()
+    """Of the ensemble; they score every answer in place of the model."""
+    signals: tuple[ModelSize, ...] = ()
+    """Held out by the guard; they score the answers of probes."""
+
+    @property
+    def scorers(self) -> tuple[ModelSize, ...]:
+        """Models that score every answer."""
+        return self.members or (() if self.model is None else (self.model,))
+
+    def kept(self) -> Iterator[ModelBytes]:
+        """What they weigh."""
+        named = {
+            "reward model": () if self.model is None else (self.model,),
+            "members": self.members,
+            "held-out signals": self.signals,
+        }
+        for role, sizes in named.items():
+            total = sum(size.backbone + size.hidden for size in sizes)
+            source = ", ".join(dict.fromkeys(size.source for size in sizes))
+            if sizes:
+                yield ModelBytes(role, source, total, FLOAT * total)
 
 
 class _Sizes:
@@ -86,7 +117,7 @@ def plan_train(
     name: str,
     config: TrainStage,
     size: ModelSize,
-    reward: ModelSize | None,
+    reward: RewardSizes,
     place: Place,
     data: Rows,
 ) -> StagePlan:
@@ -96,7 +127,7 @@ def plan_train(
         name: of the stage.
         config: of the stage.
         size: of the policy.
-        reward: of the reward model; None where functions alone reward.
+        reward: of the reward models.
         place: where.
         data: the prompts.
     """
@@ -110,13 +141,11 @@ def plan_train(
     policy = model_bytes("policy", size, size.parameters, trained, rounds.policy)
     decoders = 1 if config.probes is None else 2
     policy = replace(policy, decoder=decoders * decoder_copy(size, compute))
-    critic, critic_pass = _critic(config, size, reward, at)
+    critic, critic_pass = _critic(config, size, reward.model, at)
     models = [policy, *_references(config, size, trained)]
     if critic is not None:
         models.append(critic)
-    if reward is not None:
-        total = reward.backbone + reward.hidden
-        models.append(ModelBytes("reward model", reward.source, total, FLOAT * total))
+    models += reward.kept()
     gradients = policy.gradients + (0 if critic is None else critic.gradients)
     blocks = size.layers - at.frozen
     checkpointing = rounds.batch.gradient_checkpointing
@@ -231,15 +260,14 @@ def _rollout(config: TrainStage, size: ModelSize, at: _Sizes, place: Place) -> P
 def _scoring(
     rounds: RoundsConfig,
     size: ModelSize,
-    reward: ModelSize | None,
+    reward: RewardSizes,
     at: _Sizes,
     states: dict[str, int],
     cores: int,
 ) -> Phase:
     passes = [min(cores, at.cut.count) * passing_activations(size, at.cut.tokens)]
-    if reward is not None:
-        tokens = min(cores * READ_TOKENS, at.rows * at.length)
-        passes.append(passing_activations(reward, tokens))
+    tokens = min(cores * READ_TOKENS, at.rows * at.length)
+    passes += [passing_activations(scorer, tokens) for scorer in reward.scorers]
     head_tokens = rounds.batch.head_tokens
     logits = reading_logits(size, at.answers, head_tokens, 2.0)
     return Phase("scoring", {"activations": max(passes), "logits": logits, **states})
@@ -248,7 +276,7 @@ def _scoring(
 def _work(
     config: TrainStage,
     size: ModelSize,
-    reward: ModelSize | None,
+    reward: RewardSizes,
     at: _Sizes,
     trained: Trained,
     critic: ModelBytes | None,
@@ -279,9 +307,9 @@ def _work(
         # A probe is answered and held against the reference every few rounds.
         count, often = config.probe_count, 1.0 / config.probe_every
         probe = (*decoding(count, count), scoring_work(size, 2 * count, length, answer, compute))
-        work += [part.times(often) for part in probe]
-    if reward is not None:
-        work.append(scoring_work(reward, at.rows, length, 0, compute))
+        read = [scoring_work(each, count, length, 0, compute) for each in reward.signals]
+        work += [part.times(often) for part in (*probe, *read)]
+    work += [scoring_work(scorer, at.rows, length, 0, compute) for scorer in reward.scorers]
     rows = rounds.passes * at.learned
     work += training_work(
         size, rows, length, written, compute, trained.weights, checkpointing, share

@@ -1,8 +1,15 @@
 """Stages that decode or score and train nothing: sample, choose, select, evaluate."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tutelage.config import ChooseStage, EvaluateStage, SampleStage, SamplingConfig, SelectStage
+from tutelage.config import (
+    ChooseStage,
+    ConstitutionStage,
+    EvaluateStage,
+    SampleStage,
+    SamplingConfig,
+    SelectStage,
+)
 from tutelage.pipeline.plan.memory import (
     FLOAT,
     decoder_copy,
@@ -16,7 +23,7 @@ from tutelage.pipeline.plan.rows import Rows, tokens_of
 from tutelage.pipeline.plan.sizes import ModelSize
 from tutelage.pipeline.plan.work import decoding_work, scoring_work
 
-__all__ = ["plan_choose", "plan_evaluate", "plan_sample", "plan_select"]
+__all__ = ["plan_choose", "plan_evaluate", "plan_sample", "plan_select", "plan_writing"]
 
 _HEAD_TOKENS = 2_048
 """Response tokens whose logits exist at a time, where no recipe says."""
@@ -49,6 +56,21 @@ def plan_sample(
         cores=place.sharing(size.parameters),
         typical=decoded.typical,
     )
+
+
+def plan_writing(name: str, config: ConstitutionStage, size: ModelSize, place: Place) -> StagePlan:
+    """Critiques, revisions and verdicts: completions of conversations as long as is allowed.
+
+    How many there are follows from the data and the failures, and is not foreseen.
+    """
+    assert config.model is not None, "other writers load no model"
+    sample = SampleStage(
+        model=config.model,
+        prompts="",
+        max_prompt_tokens=config.max_prompt_tokens,
+        sampling=config.sampling,
+    )
+    return replace(plan_sample(name, sample, size, place, Rows()), kind=config.kind)
 
 
 def plan_select(

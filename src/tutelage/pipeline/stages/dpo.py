@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from transformers import PreTrainedTokenizerBase
 
 from tutelage.config import DPOStage
-from tutelage.data.loaders import load_preferences
 from tutelage.distributed import Cores
 from tutelage.errors import DataError
+from tutelage.feedback.exchange import load_feedback
 from tutelage.models import Policy
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import (
@@ -50,7 +50,7 @@ def run(config: DPOStage, context: StageContext) -> dict[str, float]:
     """Trains, measures on held-out prompts and saves the model."""
     policy, tokenizer, part = policy_to_train(config, context)
     paths = context.resolve_all(config.preferences, "preferences.jsonl")
-    preferences = [row for path in paths for row in load_preferences(path)][: config.limit]
+    preferences = [row for path in paths for row in load_feedback(path)][: config.limit]
     rows, kept_back = _split(preferences, config.held_out, context.seed)
     cores = share_out(context, policy.model, config.lora)
     # Nothing is trained or restored yet: the policy is its own reference.

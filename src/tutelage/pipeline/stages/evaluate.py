@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,9 +19,11 @@ from tutelage.evaluation.lexicon import LexiconRater
 from tutelage.evaluation.rater import Answer, NoRater, Rater
 from tutelage.evaluation.second_reward import SecondRewardRater
 from tutelage.evaluation.verifier import VerifierRater
+from tutelage.evaluation.win_rate import WinRateRater
 from tutelage.generation import LocalEngine, Sampling
 from tutelage.models import Policy, RewardModel
 from tutelage.pipeline.context import StageContext
+from tutelage.pipeline.judges import named_judge
 from tutelage.pipeline.stages.conversation import conversing, scored_answers
 from tutelage.pipeline.stages.preparation import (
     encode,
@@ -63,7 +66,9 @@ def run(config: EvaluateStage, context: StageContext) -> dict[str, float]:
     for name, n in config.best_of_n.items():
         context.progress.step(len(answered), total)
         answered.append(_best_of_n(name, n, prompts, baseline, proxy, config, context))
-    record = compare(prompts, answered, rater, show=config.show, seed=context.seed)
+    with ExitStack() as opened:
+        compared = _with_wins(rater, prompts, answered[0], config, context, opened)
+        record = compare(prompts, answered, compared, show=config.show, seed=context.seed)
     record["checkpoints"] = []
     for done, (_, reference) in enumerate(config.probes.items()):
         context.progress.step(len(answered) + done, total)
@@ -91,6 +96,20 @@ def _rater(config: EvaluateStage, context: StageContext) -> Rater:
     if config.judge is not None:
         return SecondRewardRater(_frozen_reward(config.judge, context))
     return NoRater()
+
+
+def _with_wins(
+    rater: Rater,
+    prompts: Sequence[Prompt],
+    baseline: Answers,
+    config: EvaluateStage,
+    context: StageContext,
+    opened: ExitStack,
+) -> Rater:
+    if config.win_rate is None:
+        return rater
+    judge = named_judge(config.win_rate, "win_rate", opened, context.progress.message)
+    return WinRateRater(rater, judge, prompts, baseline.answers)
 
 
 def _frozen_reward(reference: Reference, context: StageContext) -> RewardModel:

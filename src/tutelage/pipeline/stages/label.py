@@ -1,22 +1,24 @@
 """Asks annotators which of two completions is better, and keeps every answer.
 
 samples ──pairs──> comparisons ──annotator──> preferences ──> store, preferences.jsonl
-stage choose ─────────^
+stage choose ─────────^ └──feedback: humans──> annotation page ──> `people`
 """
 
 import json
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Literal
 
 from tutelage.config import LabelStage
 from tutelage.data.jsonl import write_jsonl
 from tutelage.data.loaders import load_comparisons, load_samples
 from tutelage.errors import DataError
-from tutelage.feedback.gather import Gatherer, agreement, pairs
+from tutelage.feedback.gather import Agreement, Gatherer, agreement, pairs
 from tutelage.feedback.store import PreferenceStore
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.helpdesk import world_spec
+from tutelage.pipeline.stages.people import ask_people
 from tutelage.records import Comparison, Preference
 from tutelage.worlds.helpdesk import Ledger, People, SimulatedJudge
 
@@ -30,47 +32,65 @@ _SECOND_OPINION = 10
 def run(config: LabelStage, context: StageContext) -> dict[str, float]:
     """Builds comparisons, has them judged, and writes the preferences."""
     comparisons, identical = _comparisons(config, context)
+    ledger = Ledger()
+    if config.feedback == "humans":
+        preferences, agreed = ask_people(config.humans, comparisons, context)
+        ledger.charge("human", len(preferences))
+        return _write(preferences, "among people", agreed, identical, ledger, context)
     annotate = _annotator(config, context.seed)
     with PreferenceStore(context.folder / "preferences.sqlite") as store:
         for start in range(0, len(comparisons), _AT_ONCE):
             store.add(annotate(comparisons[start : start + _AT_ONCE]))
             context.progress.step(min(start + _AT_ONCE, len(comparisons)), len(comparisons))
         preferences = store.preferences()
-    write_jsonl(context.folder / "preferences.jsonl", [row.to_json() for row in preferences])
     again = _annotator(config, context.seed + 1)(comparisons[::_SECOND_OPINION])
     agreed = agreement(preferences, again)
-    ledger = Ledger()
     source: Literal["human", "ai"] = "human" if config.annotator == "people" else "ai"
     ledger.charge(source, len(preferences) + len(again))
+    return _write(preferences, "second opinion", agreed, identical, ledger, context)
+
+
+def _write(
+    preferences: Sequence[Preference],
+    agreement_of: str,
+    agreed: Agreement | None,
+    identical: int,
+    ledger: Ledger,
+    context: StageContext,
+) -> dict[str, float]:
+    """Writes the stage's files and returns its figures."""
+    write_jsonl(context.folder / "preferences.jsonl", [row.to_json() for row in preferences])
     longer = [value for row in preferences if (value := _longer_wins(row)) is not None]
     prefers_longer = sum(longer) / max(1, len(longer))
-    summary = {
+    summary: dict[str, object] = {
         "annotators": dict(Counter(row.annotator for row in preferences)),
         "cost": ledger.spent,
         "prefers_longer": prefers_longer,
-        "agreement": {
-            "second opinion": {
+        "agreement": {},
+    }
+    if agreed is not None:
+        summary["agreement"] = {
+            agreement_of: {
                 "pairs": agreed.num_comparisons,
                 "share": agreed.share,
                 "kappa": None if math.isnan(agreed.kappa) else agreed.kappa,
             }
-        },
-    }
+        }
     text = json.dumps(summary, indent=2, allow_nan=False)
     (context.folder / "labels.json").write_text(text + "\n", encoding="utf-8")
-    return {
+    figures = {
         "preferences": float(len(preferences)),
         "identical_pairs": float(identical),
-        "agreement": agreed.share,
         "prefers_longer": prefers_longer,
         "cost": float(ledger.spent),
     }
+    return figures if agreed is None else figures | {"agreement": agreed.share}
 
 
 def _comparisons(config: LabelStage, context: StageContext) -> tuple[list[Comparison], int]:
     """What to ask about, and how many pairs of the samples had the same text twice."""
     if config.comparisons is not None:
-        path = context.resolve(config.comparisons, f"{config.annotator}.jsonl")
+        path = context.resolve(config.comparisons, f"{config.annotator or 'people'}.jsonl")
         return load_comparisons(path, config.limit), 0
     assert config.samples is not None, "the configuration has one of the two"
     samples = load_samples(context.resolve(config.samples, "samples.jsonl"))

@@ -5,6 +5,7 @@ TrainStage.algorithm ──> Parts: critic, KL coefficient, baseline, optimisers
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,6 @@ from tutelage.config import (
     RoundsConfig,
     TrainStage,
 )
-from tutelage.data.python_file import load_callable
 from tutelage.distributed import Cores
 from tutelage.errors import ConfigError
 from tutelage.generation import Engine, Sampling
@@ -39,6 +39,7 @@ from tutelage.models import (
     WholeModel,
 )
 from tutelage.pipeline.context import StageContext
+from tutelage.pipeline.judges import named_judge
 from tutelage.pipeline.stages.preparation import (
     add_adapter,
     generator,
@@ -107,8 +108,11 @@ class Parts:
         }
         return {name: part for name, part in found.items() if part is not None}
 
-    def rounds(self, config: RoundsConfig) -> Iterator[RoundStep]:
-        """The rounds that are left, by the algorithm whose settings these are."""
+    def rounds(self, config: RoundsConfig, opened: ExitStack) -> Iterator[RoundStep]:
+        """The rounds that are left, by the algorithm whose settings these are.
+
+        What they open for themselves is closed with `opened`.
+        """
         policy, reference = self.policy, self.reference
         world = (self.engine, self.reward, self.learner, self.prompts)
         beta, sampling, start = self.kl_coefficient, self.sampling, self.prompts.taken
@@ -118,7 +122,7 @@ class Parts:
                 more = self.prompts.extra if isinstance(self.prompts, Shuffled) else None
                 return grpo(policy, reference, *world, sampling, config, start=start, more=more)
             case OnlineDPOConfig():
-                judge = _pairs_of(config, self.reward)
+                judge = _pairs_of(config, self.reward, opened)
                 learning = (self.engine, judge, self.learner, self.prompts)
                 return online_dpo(policy, reference, *learning, sampling, config, start=start)
         assert beta is not None, "all others have the KL in the reward"
@@ -140,11 +144,11 @@ class Parts:
         raise AssertionError(f"no learner for {type(config).__name__}")
 
 
-def _pairs_of(config: OnlineDPOConfig, reward: Reward) -> PairJudge:
+def _pairs_of(config: OnlineDPOConfig, reward: Reward, opened: ExitStack) -> PairJudge:
     """Who says which completions are better."""
     if config.judge is None:
         return ScoredPairs(reward, config)
-    return AskedPairs(load_callable(config.judge, "online_dpo.judge"))
+    return AskedPairs(named_judge(config.judge, "online_dpo.judge", opened))
 
 
 def learner_of(

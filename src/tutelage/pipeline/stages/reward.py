@@ -7,20 +7,22 @@ reference samples ──> mean, sigma, length slope: the units of PPO's reward
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from tutelage.config import RewardPhase, RewardStage
-from tutelage.data.loaders import load_preferences
 from tutelage.errors import DataError
 from tutelage.evaluation.folds import agreement, disagreement_finds_errors
 from tutelage.evaluation.intervals import clustered_mean
 from tutelage.evaluation.reward_quality import LengthRelation, quality
 from tutelage.evaluation.reward_report import measure_pairs
 from tutelage.evaluation.scored_pairs import ScoredPairs
+from tutelage.feedback.exchange import load_feedback
+from tutelage.feedback.reliability import Annotator, annotators
 from tutelage.models import RewardModel
 from tutelage.models.weight_average import average_weights
 from tutelage.pipeline.context import StageContext
@@ -45,6 +47,8 @@ def run(config: RewardStage, context: StageContext) -> dict[str, float]:
     backbone = load_backbone(config, context)
     phases = [_load_phase(phase, context) for phase in config.phases]
     training, held_out = _split(phases, config.held_out, context.seed)
+    reliable = _reliability(config, training)
+    training = [[_weighed(row, reliable) for row in rows] for rows in training]
     encoded = [
         _encode(backbone.model, rows, _terms(config, phase), context)
         for phase, rows in zip(config.phases, training, strict=True)
@@ -57,6 +61,8 @@ def run(config: RewardStage, context: StageContext) -> dict[str, float]:
     margins, lengths = _final_model(config, context, trainings, outcomes)
     record = _record(jobs, outcomes, ScoredPairs.of(held_out, margins), training, held_out, context)
     record = _with_lengths(record, lengths)
+    if reliable:
+        record["annotators"] = {name: asdict(row) for name, row in reliable.items()}
     (context.folder / "reward.json").write_text(json.dumps(record, indent=2) + "\n")
     for line in record["held_out"].get("verdict", ()):
         context.progress.message(f"the reward model {line}")
@@ -72,7 +78,22 @@ def run(config: RewardStage, context: StageContext) -> dict[str, float]:
 
 def _load_phase(phase: RewardPhase, context: StageContext) -> list[Preference]:
     paths = context.resolve_all(phase.preferences, "preferences.jsonl")
-    return [row for path in paths for row in load_preferences(path)][: phase.limit]
+    return [row for path in paths for row in load_feedback(path)][: phase.limit]
+
+
+def _reliability(
+    config: RewardStage, training: Sequence[Sequence[Preference]]
+) -> dict[str, Annotator]:
+    """What each annotator's judgements of all phases are worth; nothing where nobody asks."""
+    if config.reliability == "none":
+        return {}
+    return annotators([row for rows in training for row in rows], config.reliability)
+
+
+def _weighed(row: Preference, reliable: Mapping[str, Annotator]) -> Preference:
+    if not reliable:
+        return row
+    return replace(row, weight=row.weight * reliable[row.annotator].weight)
 
 
 def _split(

@@ -15,6 +15,7 @@ from tutelage.distributed import Cores
 from tutelage.errors import ConfigError
 from tutelage.models import RewardModel
 from tutelage.pipeline.context import StageContext
+from tutelage.pipeline.references import MEMBERS
 from tutelage.rewards import EnsembleReward, ModelReward, Reward
 
 __all__ = ["load_members", "member_folders", "model_reward"]
@@ -49,7 +50,7 @@ def member_folders(model: Path) -> list[Path]:
 
 
 def _members(model: Path) -> list[Path]:
-    folder = model.parent / "members"
+    folder = model.parent / MEMBERS
     return sorted(folder.iterdir(), key=lambda path: int(path.name)) if folder.is_dir() else []
 
 

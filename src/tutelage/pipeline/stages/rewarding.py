@@ -4,7 +4,7 @@ RewardConfig ──> {"model": (1, ModelReward), "<function>": (weight, ...), ..
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import torch
 
 from tutelage.config import (
     FormatConfig,
+    JudgeRewardConfig,
     LengthPenaltyConfig,
     RemoteRewardConfig,
     RewardConfig,
@@ -25,6 +26,7 @@ from tutelage.errors import ConfigError, DataError
 from tutelage.models import RewardModel, RewardScale
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.isolation import GOLD
+from tutelage.pipeline.judges import open_judge
 from tutelage.pipeline.stages.reward_ensemble import model_reward
 from tutelage.pipeline.stages.reward_gate import check_gate
 from tutelage.records import Completion, Prompt
@@ -32,6 +34,7 @@ from tutelage.rewards import (
     AgainstReferences,
     ConversationReward,
     FunctionProcess,
+    JudgeReward,
     LengthPenalty,
     LengthPenaltyByPrompt,
     NoReward,
@@ -130,8 +133,8 @@ def _parts(
     if config.repetition is not None:
         penalty = RepetitionPenalty(config.repetition.size)
         add("repetition", config.repetition.weight, penalty)
-    for name, service in config.remote.items():
-        add(name, service.weight, opened.enter_context(_remote(service, context)))
+    for name, weight, asked in _asked(config, context, opened, references):
+        add(name, weight, asked)
     if config.length is not None:
         add("length", 1.0, _length_penalty(config.length, model, references))
     return parts
@@ -206,6 +209,30 @@ def _remote(config: RemoteRewardConfig, context: StageContext) -> RemoteReward:
     reward.connect()
     context.progress.message(f"reward service {reward.url}: version {reward.version}")
     return reward
+
+
+def _asked(
+    config: RewardConfig, context: StageContext, opened: ExitStack, references: ReferenceAnswers
+) -> Iterator[tuple[str, float, Reward]]:
+    """Services and judges, with the names and weights of their parts."""
+    for name, service in config.remote.items():
+        yield name, service.weight, opened.enter_context(_remote(service, context))
+    if config.judge is not None:
+        judge = _judge(config.judge, context, opened, references)
+        yield "judge", config.judge.weight, judge
+
+
+def _judge(
+    config: JudgeRewardConfig,
+    context: StageContext,
+    opened: ExitStack,
+    references: ReferenceAnswers,
+) -> JudgeReward:
+    if config.url is None:
+        folder = context.resolve(config.model, "model")
+        config = config.model_copy(update={"model": str(folder)})
+    judge = opened.enter_context(open_judge(config, context.progress.message))
+    return JudgeReward(judge, references if config.against_references else None)
 
 
 def _length_penalty(

@@ -118,7 +118,7 @@ def _train(config: TrainStage, context: StageContext, opened: ExitStack) -> dict
     ) as checkpoints:
         if checkpoints.resumed_at:
             engine.load_weights(policy)
-        rounds = observed(parts.rounds(settings), batches, settings)
+        rounds = observed(parts.rounds(settings, opened), batches, settings)
         _consume(rounds, config, context, probe, recent, alarms, watch, learning)
     _save(config, context, part, critic, tokenizer)
     keys = ("reward/score", "reward/total", "kl/sequence", "response/length", "response/truncated")

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from tutelage.algorithms import KLCoefficient
 from tutelage.config import GuardConfig, SignalConfig, TrainStage
-from tutelage.data.python_file import load_callable
 from tutelage.distributed import Cores
 from tutelage.errors import ConfigError
 from tutelage.models import RewardModel
 from tutelage.pipeline.context import StageContext
+from tutelage.pipeline.judges import named_judge
 from tutelage.pipeline.stages.kl_prior import prior_budget
 from tutelage.pipeline.stages.probes import Probed
 from tutelage.pipeline.stages.rewarding import reward_function
@@ -233,7 +233,7 @@ def _signal(
     cores: Cores | None,
 ) -> SignalOf:
     if config.judge is not None:
-        judge = load_callable(config.judge, "guard's judge")
+        judge = named_judge(config.judge, "guard's judge", opened, context.progress.message)
         return lambda first: AgainstFirst(judge, first)
     reward: Reward
     if config.function is not None:

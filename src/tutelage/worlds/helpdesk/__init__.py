@@ -6,6 +6,7 @@
                └─ prompts ──> policy ──> Comparison ─┬─ People ─────────> Preference
                                                      └─ SimulatedJudge ─> Preference
     Customer <──> policy     asks on, asks again, or leaves
+    HelpdeskReviser          criticises and revises answers by rules
 
 The gold score is in `tutelage.worlds.helpdesk.gold`, which is not imported here: only
 `tutelage.evaluation` may. See docs/helpdesk.md.
@@ -25,11 +26,13 @@ from tutelage.worlds.helpdesk.judge import SimulatedJudge
 from tutelage.worlds.helpdesk.ledger import Ledger
 from tutelage.worlds.helpdesk.prompts import prompts
 from tutelage.worlds.helpdesk.reading import TOKEN_PATTERN, SafetyCounts, safety_counts
+from tutelage.worlds.helpdesk.reviser import HelpdeskReviser
 from tutelage.worlds.helpdesk.spec import Split, WorldSpec
 
 __all__ = [
     "TOKEN_PATTERN",
     "Customer",
+    "HelpdeskReviser",
     "Ledger",
     "People",
     "RecallDocument",

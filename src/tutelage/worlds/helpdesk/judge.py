@@ -18,7 +18,7 @@ from tutelage.worlds.helpdesk.ledger import Ledger
 from tutelage.worlds.helpdesk.reading import Question, Reading, read_answer, read_prompt
 from tutelage.worlds.helpdesk.spec import WorldSpec
 
-__all__ = ["SimulatedJudge", "judge_utility", "prefers_a"]
+__all__ = ["SimulatedJudge", "as_shown", "judge_utility", "prefers_a"]
 
 TEMPERATURE = 0.15
 POSITION_BIAS = 0.4
@@ -98,3 +98,9 @@ def judge_utility(question: Question, reading: Reading, verified: bool) -> float
 def prefers_a(comparisons: Sequence[Comparison]) -> list[float]:
     """The judge of worlds of the default seed, as a function: how probably `a` is better."""
     return [row.p_a for row in SimulatedJudge(WorldSpec.micro()).label(comparisons)]
+
+
+def as_shown(comparisons: Sequence[Comparison]) -> list[float]:
+    """The same, asked once in the order shown, with its taste for the first place."""
+    judge = SimulatedJudge(WorldSpec.micro(), both_orders=False)
+    return [row.p_a for row in judge.label(comparisons)]

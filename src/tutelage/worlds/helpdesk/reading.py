@@ -34,6 +34,8 @@ __all__ = [
     "read_prompt",
     "request_category",
     "safety_counts",
+    "sentence_kind",
+    "split_sentences",
     "split_words",
 ]
 
@@ -167,6 +169,34 @@ _KNOWN = (
     _POLITE | _FILLERS | _VAGUE | _REFUSALS | _COMPLIANCES | _USEFUL | _AGREEMENTS | _FACTS
     | _DECISIONS
 )  # fmt: skip
+
+
+_KINDS = {
+    "polite": _POLITE,
+    "filler": _FILLERS,
+    "vague": _VAGUE,
+    "refusal": _REFUSALS,
+    "compliance": _COMPLIANCES,
+    "useful": _USEFUL,
+    "agreement": _AGREEMENTS,
+    "fact": _FACTS,
+    "decision": _DECISIONS,
+}
+
+
+def split_sentences(answer: str) -> list[str]:
+    """The sentences of an answer with their marks, in lower case, one blank between words."""
+    text = " ".join(answer.lower().split())
+    return [part.strip() for part in re.findall(r"[^.!?]*[.!?]+|[^.!?]+", text) if part.strip()]
+
+
+def sentence_kind(sentence: str) -> str | None:
+    """What kind of sentence of the grammar it is; None outside the grammar.
+
+    The kinds are polite, filler, vague, refusal, compliance, useful, agreement, fact and decision.
+    """
+    form = _form(sentence.lower().rstrip(".!? ").strip(" ,;:"))
+    return next((kind for kind, forms in _KINDS.items() if form in forms), None)
 
 
 def read_prompt(prompt: Prompt) -> Question:

@@ -148,6 +148,65 @@ def test_reward_model_is_one_more(ppo, config_only):
     assert models["reward model"].weights < models["reference"].weights
 
 
+def test_members_of_an_ensemble_are_models_more_and_score_every_round(ppo, config_only):
+    large, small = config_only(), config_only(hidden_size=32)
+    one = stage_of(ppo(reward={"model": large}), "train")
+    listed = {"model": large, "ensemble": {"models": [large, small, small]}}
+    stage = stage_of(ppo(reward=listed), "train")
+    assert roles(stage)["members"].weights == sum(
+        roles(stage_of(ppo(reward={"model": folder}), "train"))["reward model"].weights
+        for folder in (large, small, small)
+    )
+    assert stage.kept - one.kept == roles(stage)["members"].weights
+    lone = stage_of(ppo(), "train")
+    flops = [sum(part.flops for part in each.work) for each in (lone, one, stage)]
+    assert flops[2] - flops[0] > 1.5 * (flops[1] - flops[0])
+
+
+def test_members_are_those_of_the_reward_models_stage(recipe_of, config_only):
+    folder = config_only()
+    reward = {
+        "model": folder,
+        "phases": [{"preferences": ["d"]}],
+        "ensemble": {"members": 3},
+    }
+    train = {**TRAIN, "model": folder, "reward": {"model": "reward", "ensemble": {}}}
+    found = roles(stage_of(recipe_of(reward=reward, train=train), "train"))
+    assert found["members"].weights == 3 * found["reward model"].weights
+
+
+def test_members_in_a_folder_are_counted(ppo, config_only, tmp_path):
+    stage = tmp_path / "rm"
+    stage.mkdir()
+    Path(config_only()).rename(stage / "model")
+    for number in range(2):
+        (stage / "members" / str(number)).mkdir(parents=True)
+    found = roles(stage_of(ppo(reward={"model": str(stage / "model"), "ensemble": {}}), "train"))
+    assert found["members"].weights == 2 * found["reward model"].weights
+
+
+def test_held_out_reward_models_of_a_guard_are_kept_too(ppo, config_only):
+    small = config_only(hidden_size=32)
+    probed = {"probes": "probes.jsonl", "reward": {"model": config_only()}}
+    watched = {"signals": {"second": {"model": small}, "rule": {"function": "rule.py:one"}}}
+    alone = stage_of(ppo(**probed), "train")
+    guarded = stage_of(ppo(**probed, guard=watched), "train")
+    second = roles(guarded)["held-out signals"]
+    assert second.weights == guarded.kept - alone.kept > 0
+    flops = [sum(part.flops for part in each.work) for each in (alone, guarded)]
+    assert flops[0] < flops[1] < 1.1 * flops[0]
+
+
+def test_answers_of_the_reference_are_no_model(ppo, recipe_of, config_only):
+    folder = config_only()
+    reward = {"model": folder, "shape": "par", "reference_answers": "sample"}
+    recipe = recipe_of(
+        sample={"model": folder, "prompts": "p"},
+        train={**TRAIN, "model": folder, "reward": reward},
+    )
+    assert set(roles(stage_of(recipe, "train"))) >= {"policy", "reward model"}
+
+
 def test_shared_trunk_leaves_the_critic_a_head(ppo):
     own, shared = stage_of(ppo(), "train"), stage_of(ppo(critic_trunk="shared"), "train")
     assert roles(shared)["critic"].parameters == 65
@@ -272,6 +331,18 @@ def test_selecting_loads_the_reward_model_alone(config_only, recipe_of):
     recipe = recipe_of(select={"samples": "s", "reward": config_only()})
     (model,) = stage_of(recipe, "select").models
     assert (model.role, model.gradients) == ("reward model", 0)
+
+
+@pytest.mark.parametrize("kind", ["revise", "prefer"])
+def test_model_that_writes_is_planned_and_rules_are_not(config_only, recipe_of, kind):
+    given = {"constitution": "legal", "samples": "s", "max_prompt_tokens": 64}
+    model = config_only()
+    recipe = recipe_of(**{kind: {**given, "model": model, "sampling": {"max_tokens": 32}}})
+    asked = {"model": model, "prompts": "p", "max_prompt_tokens": 64}
+    sample = recipe_of(sample={**asked, "sampling": {"max_tokens": 32, "samples_per_prompt": 1}})
+    assert stage_of(recipe, kind).peak == stage_of(sample, "sample").peak
+    rules = recipe_of(**{kind: {**given, "writer": "helpdesk"}})
+    assert judged(rules).plan.stages == ()
 
 
 # Side by side

@@ -109,3 +109,35 @@ def test_without_best_of_n_an_answer_costs_its_own_tokens_and_nothing_is_said(st
 def test_best_of_n_that_cannot_be_answered_is_refused(stage, settings, reason):
     with pytest.raises(ValidationError, match=reason):
         stage(**settings)
+
+
+def test_win_rate_is_measured_where_a_judge_is_named(stage, context, tmp_path):
+    judge = tmp_path / "judges.py"
+    judge.write_text(
+        "def longer(comparisons):\n"
+        "    return [0.9 if len(c.a) > len(c.b) else 0.1 for c in comparisons]\n"
+    )
+    judged = stage(win_rate=f"{judge}:longer", best_of_n={"best": N}, show=100)
+    record = record_of(judged, context)
+    by_name = measures(record)
+    # The same model draws the same answers from the same seed.
+    assert by_name["before"]["win"] == by_name["same"]["win"] == 0.5
+    answers = [[a["text"] for a in row["answers"].values()] for row in record["samples"]]
+    names = list(record["samples"][0]["answers"])
+    place, base = names.index("best"), names.index("before")
+    expected = [
+        0.5
+        if len(row[place]) == len(row[base])
+        else 0.9
+        if len(row[place]) > len(row[base])
+        else 0.1
+        for row in answers
+    ]
+    assert by_name["best"]["win"] == pytest.approx(sum(expected) / len(expected))
+    assert any(measure["key"] == "win" for measure in record["measures"])
+    assert list(judged.files()) == [("win_rate", str(judge))]
+
+
+def test_win_rate_is_of_answers_and_not_of_conversations(stage):
+    with pytest.raises(ValidationError, match="win_rate and environment"):
+        stage(win_rate="judge.yaml", environment={"name": "env.py:Env"})

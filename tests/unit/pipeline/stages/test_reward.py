@@ -11,6 +11,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from tutelage.config import RewardConfig, RewardStage, build_section
 from tutelage.config.ensemble import GateConfig
 from tutelage.errors import ConfigError, DataError, RewardError
+from tutelage.feedback import PreferenceStore
+from tutelage.feedback.exchange import import_preferences
 from tutelage.models import RewardModel
 from tutelage.pipeline.reward_tools import evaluate_reward, load_pairs, score_samples
 from tutelage.pipeline.stages.reward import run
@@ -75,6 +77,42 @@ def test_one_model_is_measured_from_all_sides(stage, context):
     assert held_out["temperature"]["temperature"] > 0
     assert {"folds", "members", "learning_curve", "phases"}.isdisjoint(record)
     assert not (place.folder / "members").exists()
+
+
+def judged_by_several(count: int) -> list[dict]:
+    """Three who know and one who tosses a coin, on every comparison of `rows`."""
+    coin = random.Random(1)
+    said = []
+    for row in rows(count):
+        texts = {"a": row["chosen"], "b": row["rejected"], "prompt_id": row["id"]}
+        for who in ("ann", "bob", "eve", "coin"):
+            p_a = float(coin.random() < 0.5) if who == "coin" else 1.0
+            judgement = {"id": row["id"], "prompt": row["prompt"], "p_a": p_a, "annotator": who}
+            said.append(judgement | texts)
+    return said
+
+
+@pytest.mark.parametrize("model", ["agreement", "dawid-skene"])
+def test_random_annotators_count_little_where_reliability_is_asked_for(
+    stage, context, write_rows, tmp_path, model
+):
+    path = write_rows("judged.jsonl", judged_by_several(24))
+    with PreferenceStore(tmp_path / "labels.db") as store:
+        import_preferences(store, [path])
+    place = context()
+    phase = {"preferences": [str(tmp_path / "labels.db")], "epochs": 1}
+    run(stage(phases=[phase], reliability=model), place)
+    found = read(place)["annotators"]
+    assert set(found) == {"ann", "bob", "eve", "coin"}
+    assert found["coin"]["weight"] < 0.5 < 1.0 < found["ann"]["weight"]
+    # Prompts are held out whole, and their judgements say nothing of the annotators.
+    assert {row["judgements"] for row in found.values()} == {17}
+
+
+def test_nobody_is_weighed_where_nobody_asks(stage, context):
+    place = context()
+    run(stage(), place)
+    assert "annotators" not in read(place)
 
 
 def test_cross_validation_judges_every_training_pair_once(stage, context):

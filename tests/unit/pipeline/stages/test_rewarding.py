@@ -120,3 +120,14 @@ def test_service_without_a_token_or_out_of_reach_ends_the_stage_at_once(compose,
     monkeypatch.setenv("TOKEN_OF_THE_TEST", "a token of sufficient length")
     with pytest.raises(RewardError, match=r"http://127\.0\.0\.1:1: Connect"):
         compose(remote={"facts": service})
+
+
+def test_judge_is_a_part_like_any_other(compose):
+    pytest.importorskip("openai")
+    from tutelage.judging.fake import FakeEndpoint, prefers
+
+    with FakeEndpoint(prefers(len)) as endpoint:
+        judge = {"model": "fake", "url": endpoint.url, "weight": 2.0}
+        reward = compose(judge=judge, length={"coefficient": 0.25, "threshold": 2})
+        (score,) = reward([ASKED], [answer("x" * 10)])
+    assert score.parts == pytest.approx({"judge": 2.0, "length": -0.25})

@@ -56,6 +56,7 @@ def test_the_letter_is_found(text, letter):
         "#### A B C D",
         "A B C D",
         "(A) (B) (C) (D)",
+        "It might be (B), or else (D).",
         "ABCD",
         "A. bank B. library",
         "bank library",

@@ -43,6 +43,17 @@ def test_one_in_twenty_of_those_before_training_is_outside():
     assert sum(clouds.outside(normal(200, 12, seed=1))) / 200 < 0.05 + 0.05
 
 
+def test_distance_is_to_the_half_that_lacks_the_prompt():
+    states = normal(200, 3)
+    states[1::2] += torch.tensor([50.0, 0.0, 0.0], dtype=torch.float64)
+    clouds = Clouds.fit(states)
+    now = torch.zeros(2, 3, dtype=torch.float64)
+    first, second = clouds.distances(now)
+    # The first prompt is held against the odd ones, 50 away; the second against the even, around 0.
+    assert first > 1000.0
+    assert second < 1.0
+
+
 def test_what_has_moved_is_outside():
     clouds = Clouds.fit(normal(200, 12))
     moved = normal(200, 12, seed=1)

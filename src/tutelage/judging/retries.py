@@ -7,9 +7,9 @@ closed ──`limit` requests in a row failed──> open ──`seconds` later�
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["CircuitBreaker", "backoff"]
+__all__ = ["CircuitBreaker", "backoff", "retry_after"]
 
 
 def backoff(
@@ -23,6 +23,12 @@ def backoff(
     """
     for k in range(retries):
         yield min(longest, first * 2.0**k) * (1.0 + draw()) / 2.0
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds that a service asks to wait; 0 for a date, which few services send."""
+    value = headers.get("retry-after", "")
+    return float(value) if value.isdecimal() else 0.0
 
 
 class CircuitBreaker:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.rewards.retries import CircuitBreaker, backoff
+from tutelage.judging.retries import CircuitBreaker, backoff
 
 
 def test_pauses_double_up_to_the_longest():

@@ -1,0 +1,88 @@
+"""Opens the judges that recipes and commands name.
+
+FILE.py:NAME           a Python function of comparisons
+FILE.yaml, options     JudgeConfig ──> endpoint or local model ──> ModelJudge
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from tutelage.config import JudgeConfig, load_section
+from tutelage.data.python_file import load_callable
+from tutelage.judging import (
+    Asker,
+    AskLimits,
+    Budget,
+    EndpointModel,
+    Judge,
+    JudgeCache,
+    JudgeSettings,
+    ModelJudge,
+    Rubric,
+)
+from tutelage.judging.endpoint import token_from_environment
+from tutelage.judging.local import LocalModel
+from tutelage.judging.reply import JudgeModel
+
+__all__ = ["is_judge_file", "named_judge", "open_judge"]
+
+
+def is_judge_file(name: str) -> bool:
+    """Whether the name is that of a file with a judge's configuration."""
+    return name.endswith((".yaml", ".yml"))
+
+
+def named_judge(
+    name: str, what: str, opened: ExitStack, notify: Callable[[str], None] = lambda message: None
+) -> Judge:
+    """A function `path.py:name`, or the judge model that a YAML file describes.
+
+    Args:
+        name: as in a recipe.
+        what: it is, for messages.
+        opened: closes the judge when it is closed.
+        notify: told what goes on.
+
+    Raises:
+        ConfigError: there is no such function, or the file describes no judge.
+    """
+    if is_judge_file(name):
+        return opened.enter_context(open_judge(load_section(JudgeConfig, Path(name), {}), notify))
+    return load_callable(name, what)
+
+
+def open_judge(
+    config: JudgeConfig, notify: Callable[[str], None] = lambda message: None
+) -> ModelJudge:
+    """The judge model, not asked yet.
+
+    Raises:
+        ConfigError: its token is not in the environment, or there is no such rubric.
+        MissingExtraError: the endpoint's client is not installed.
+        ModelError: the folder holds no model.
+        JudgeError: the cache cannot be used.
+    """
+    budget = Budget(config.max_tokens, config.max_cost, config.price_in, config.price_out)
+    limits = AskLimits(config.concurrency, config.seconds, config.retries)
+    settings = JudgeSettings(
+        reasons=config.reasons,
+        probabilities=config.probabilities,
+        samples=config.samples,
+        min_mass=config.min_mass,
+        reason_tokens=config.reason_tokens,
+    )
+    rubric = Rubric.load(config.rubric)
+    model = _model(config)
+    cache = JudgeCache(config.cache)
+    asker = Asker(model, cache, budget=budget, limits=limits, notify=notify)
+    return ModelJudge(asker, rubric, settings)
+
+
+def _model(config: JudgeConfig) -> JudgeModel:
+    if config.url is None:
+        return LocalModel(config.model)
+    token = token_from_environment(config.url, config.token_env)
+    decisions = config.probabilities == "decisions"
+    extra = config.extra_fields
+    return EndpointModel(config.model, config.url, token, extra=extra, decisions=decisions)

@@ -1,0 +1,100 @@
+"""The writer that a stage with a constitution asks, and how it goes on after an interruption."""
+
+from collections.abc import Sequence
+
+import torch
+
+from tutelage.config import ConstitutionStage
+from tutelage.errors import GenerationError
+from tutelage.generation import LocalEngine, LocalWriter
+from tutelage.judging.constitution import Constitution, EndpointWriter, Writer
+from tutelage.judging.constitution.endpoint import EndpointLimits
+from tutelage.pipeline.context import StageContext
+from tutelage.pipeline.stages.preparation import (
+    generator,
+    load_policy,
+    sampling_of,
+    share_out,
+)
+from tutelage.worlds.helpdesk import HelpdeskReviser
+
+__all__ = ["constitution_record", "new_writer", "require_few_failures"]
+
+
+def new_writer(
+    config: ConstitutionStage, constitution: Constitution, context: StageContext
+) -> tuple[Writer, torch.Generator]:
+    """The writer, and the random numbers it draws, which belong to a checkpoint."""
+    if config.writer == "helpdesk":
+        return _helpdesk_rules(constitution), generator(context)
+    if config.endpoint is not None:
+        return _endpoint(config, context), generator(context)
+    assert config.model is not None, "the stage is refused without a model"
+    path = context.resolve(config.model, "model")
+    policy, tokenizer = load_policy(path, temperature=config.sampling.temperature)
+    source = generator(context, policy.model.device)
+    engine = LocalEngine(
+        policy,
+        tokenizer,
+        source,
+        batch_size=config.sampling.batch_size,
+        notify=context.progress.message,
+        cores=share_out(context, policy.model),
+    )
+    writer = LocalWriter(
+        engine,
+        tokenizer,
+        sampling_of(config.sampling, tokenizer),
+        name=config.model,
+        max_prompt_tokens=config.max_prompt_tokens,
+    )
+    return writer, source
+
+
+def _endpoint(config: ConstitutionStage, context: StageContext) -> EndpointWriter:
+    endpoint = config.endpoint
+    assert endpoint is not None, "the stage is refused without an endpoint"
+    limits = EndpointLimits(
+        max_tokens=endpoint.max_tokens,
+        temperature=endpoint.temperature,
+        concurrency=endpoint.concurrency,
+        retries=endpoint.retries,
+        seconds=endpoint.seconds,
+    )
+    return EndpointWriter.with_key_from(
+        endpoint.token_env, endpoint.url, endpoint.model, limits=limits
+    )
+
+
+def _helpdesk_rules(constitution: Constitution) -> HelpdeskReviser:
+    """The helpdesk world's rules, told what the constitution's requests are about."""
+    return HelpdeskReviser(
+        {
+            request: principle.category
+            for principle in constitution.principles
+            for request in (principle.critique, principle.revision)
+        }
+    )
+
+
+def constitution_record(constitution: Constitution, writer: Writer) -> dict[str, str]:
+    """What every row says of the constitution and of who followed it."""
+    return {
+        "constitution": constitution.name,
+        "constitution_sha256": constitution.sha256,
+        "writer": writer.name,
+    }
+
+
+def require_few_failures(reasons: Sequence[str], total: int, allowed: float) -> None:
+    """Ends the stage once more than the allowed share of all has failed.
+
+    Raises:
+        GenerationError: with the first reasons.
+    """
+    if len(reasons) > allowed * total:
+        shown = "\n".join(f"  {reason}" for reason in dict.fromkeys(reasons[:5]))
+        raise GenerationError(
+            f"{len(reasons)} of {total} failed, and max_failed_share is {allowed:g}. The first:\n"
+            f"{shown}"
+        )
