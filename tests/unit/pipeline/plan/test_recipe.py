@@ -65,7 +65,7 @@ def test_shipped_recipe_fits_a_small_laptop(path, config_only):
     verdict = judged(recipe, 8 * GIB)
     assert verdict.fits
     planned = {stage.name for stage in verdict.plan.stages}
-    kinds = {"pretrain", "sft", "sample", "reward", "dpo", "select", "train", "evaluate"}
+    kinds = {"pretrain", "sft", "sample", "reward", "dpo", "choose", "select", "train", "evaluate"}
     assert planned == {n for n, stage in recipe.stages.items() if stage.kind in kinds}
 
 
