@@ -13,6 +13,7 @@ COMMANDS = [
     "resume",
     "plan",
     *STAGE_COMMANDS,
+    "judge",
     "serve-reward",
     "annotate",
     "report",

@@ -169,7 +169,7 @@ def test_a_judge_stands_in_the_place_of_the_reward():
     judged = TrainStage.model_validate({**plain, "algorithm": "online_dpo", "online_dpo": settings})
     # Five completions make two pairs; the last one is not compared.
     assert judged.learner.updates_per_step == 64
-    assert list(judged.python()) == [("online_dpo.judge", "j.py:f")]
+    assert list(judged.files()) == [("online_dpo.judge", "j.py")]
     with pytest.raises(ValidationError, match="reward is missing"):
         TrainStage.model_validate(plain)
 
