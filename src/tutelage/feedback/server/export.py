@@ -13,7 +13,7 @@ from tutelage.feedback.server import clock
 from tutelage.records import Comparison, Demonstration, Message, Preference, Prompt
 
 __all__ = [
-    "PREFERENCES",
+    "NEWEST",
     "csv_rows",
     "demonstrations",
     "json_lines",
@@ -21,7 +21,7 @@ __all__ = [
     "preferences",
 ]
 
-PREFERENCES = """
+_PREFERENCES = """
 SELECT e.*, t.record FROM page_events AS e CROSS JOIN page_tasks AS t ON t.id = e.task
 WHERE e.round IS NOT NULL AND t.gold IS NULL
 """
@@ -30,6 +30,12 @@ WHERE e.round IS NOT NULL AND t.gold IS NULL
 SQLite takes the tables of a CROSS JOIN in this order, so that events come as they were stored and
 none has to be sorted.
 """
+
+NEWEST = f"""{_PREFERENCES} AND NOT EXISTS (
+    SELECT 1 FROM page_events AS newer WHERE newer.task = e.task AND newer.round IS NOT NULL
+    AND newer.annotator = e.annotator AND newer.sequence > e.sequence
+)"""
+"""The newest judgement of each person about each task."""
 
 _LATEST = """ AND t.project = ? AND NOT EXISTS (
     SELECT 1 FROM page_events AS newer WHERE newer.task = e.task AND newer.round IS NOT NULL
@@ -50,7 +56,6 @@ def preference_of(row: sqlite3.Row) -> Preference:
         rationale=row["rationale"],
         seconds=row["seconds"],
         created=clock.iso(row["created"]),
-        round=row["round"],
         strength=row["strength"],
         criteria=json.loads(row["criteria"]),
         instructions=row["instructions"],
@@ -59,7 +64,7 @@ def preference_of(row: sqlite3.Row) -> Preference:
 
 def preferences(db: sqlite3.Connection, project: int) -> Iterator[Preference]:
     """What counts of a project: each person's latest judgement, or the reviewer's."""
-    return map(preference_of, db.execute(PREFERENCES + _LATEST, (project,)))
+    return map(preference_of, db.execute(_PREFERENCES + _LATEST, (project,)))
 
 
 def demonstrations(db: sqlite3.Connection, project: int) -> Iterator[Demonstration]:

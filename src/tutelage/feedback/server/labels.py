@@ -2,9 +2,10 @@
 
     Submission ──record──> page_events (append-only) ──publish──> PreferenceStore ──> acknowledged
 
-Each thing said is an event with the number of its version; saying it again is a new version and a
-new round of the preference. A submission has a key of its own, so that one sent twice counts once,
-and names the version it was made from, so that nothing is overwritten unseen.
+Each thing said is an event with the number of its version; saying it again is a new version, which
+takes the place of the one before in the store, too. A submission has a key of its own, so that one
+sent twice counts once, and names the version it was made from, so that nothing is overwritten
+unseen.
 """
 
 import json
@@ -17,7 +18,7 @@ from tutelage.errors import ConfigError
 from tutelage.feedback.server import clock
 from tutelage.feedback.server.audit import note
 from tutelage.feedback.server.database import Database
-from tutelage.feedback.server.export import PREFERENCES, preference_of
+from tutelage.feedback.server.export import NEWEST, preference_of
 from tutelage.feedback.server.projects import ProjectSettings
 from tutelage.feedback.server.tasks import Assignment, assignment
 from tutelage.feedback.store import PreferenceStore
@@ -108,31 +109,18 @@ class Labels:
                 if shown is None:
                     raise NotAssignedError
                 receipt = _append(db, shown, annotator, said)
-        self._publish([receipt.sequence])
+        self._publish(" AND e.task = ? AND e.annotator = ?", (task, annotator))
         return receipt
 
     def publish_all(self) -> int:
         """Publishes what a killed process had stored and not published; returns how many."""
-        known: dict[tuple[str, int], frozenset[str]] = {}
-        missing = []
-        query = """SELECT e.sequence, e.annotator, e.round, t.comparison FROM page_events AS e
-            JOIN page_tasks AS t ON t.id = e.task WHERE e.round IS NOT NULL AND t.gold IS NULL"""
-        with self.database.reading() as db:
-            for row in db.execute(query):
-                place = row["annotator"], row["round"]
-                if place not in known:
-                    known[place] = self.store.judged(*place)
-                if row["comparison"] not in known[place]:
-                    missing.append(row["sequence"])
-        self._publish(missing)
-        return len(missing)
+        return self._publish()
 
-    def _publish(self, sequences: list[int]) -> None:
-        with self.database.reading() as db:
-            query = f"{PREFERENCES} AND e.sequence = ?"
-            found = [db.execute(query, (sequence,)).fetchone() for sequence in sequences]
-        if rows := [row for row in found if row is not None]:
-            self.store.add(map(preference_of, rows))
+    def _publish(self, which: str = "", values: tuple[object, ...] = ()) -> int:
+        # Read while nobody else publishes: what is newest then is also published last.
+        with self.store.transaction() as connection, self.database.reading() as db:
+            said = map(preference_of, db.execute(f"{NEWEST}{which} ORDER BY e.sequence", values))
+            return self.store.add(said, revise=True, connection=connection)
 
 
 def _stored_before(db: sqlite3.Connection, task: int, annotator: str, key: str) -> Receipt | None:

@@ -253,7 +253,7 @@ def test_stale_form_gets_409_with_what_is_stored(site, ada):
     assert second.json()["stored"]["rationale"] == "first"
     third = {**SAID, "key": "another key", "choice": 6, "expected": second.json()["version"]}
     assert ada.post("/api/task/1", third).status_code == 200
-    assert [p.round for p in site.labels.store.preferences()] == [0, 1]
+    assert [event.version for event in site.labels.store.events()] == [1, 2]
 
 
 def test_retry_is_answered_as_the_first_time(site, ada):

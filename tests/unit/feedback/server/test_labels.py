@@ -98,10 +98,11 @@ def test_second_tab_is_told_what_is_stored(site, given):
     assert len(site.labels.store) == 1
 
 
-def test_edit_is_a_new_round_and_keeps_the_one_before(site, given):
+def test_edit_takes_the_place_of_the_judgement_before_and_keeps_it(site, given):
     site.labels.record(given, "ada", said(1))
     site.labels.record(given, "ada", said(7, key="second key", expected=1))
-    assert [(p.round, p.p_a) for p in site.labels.store.preferences()] == [(0, 1.0), (1, 0.0)]
+    assert [p.p_a for p in site.labels.store.preferences()] == [0.0]
+    assert [e.preference.p_a for e in site.labels.store.events()] == [1.0, 0.0]
     assert [p.p_a for p in exported(site)] == [0.0]
     assert site.projects.progress(1).labels == 1
 
@@ -236,8 +237,8 @@ def test_label_that_a_killed_server_had_not_published_is_published_at_the_next_s
     site.labels.record(given, "ada", said())
     # The store of a server that was killed between the two commits.
     with sqlite3.connect(database) as db:
-        db.execute("DROP TRIGGER preferences_no_DELETE")
-        db.execute("DELETE FROM preferences")
+        db.execute("DROP TRIGGER feedback_no_DELETE")
+        db.execute("DELETE FROM feedback")
     db.close()
     assert len(site.labels.store) == 0
     with open_site(database) as again:
