@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 from rich.table import Table
 
+from tutelage.cli.feedback_pairs import pairs_command
 from tutelage.errors import ConfigError
 from tutelage.pipeline.finish import open_console
 
@@ -37,6 +38,7 @@ def build_feedback_app(*, sort_key: int) -> App:
     }
     for position, (name, command) in enumerate(commands.items()):
         app.command(command, name=name, sort_key=position)
+    app.command(pairs_command(), name="pairs", sort_key=len(commands))
     return app
 
 
