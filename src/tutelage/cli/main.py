@@ -115,8 +115,8 @@ def build_app() -> App:
         app.command(command, name=name, sort_key=position)
     app.command(build_reward_app(sort_key=len(commands)))
     app.command(build_feedback_app(sort_key=len(commands) + 1))
-    app.command(build_lab_app(sort_key=len(commands) + 2))
-    app.command(build_constitution_app(sort_key=len(commands) + 3))
+    app.command(build_constitution_app(sort_key=len(commands) + 2))
+    app.command(build_lab_app(sort_key=len(commands) + 3))
     return app
 
 

@@ -24,6 +24,7 @@ from tutelage.data.preference_files import read_preferences, write_preferences
 from tutelage.errors import DataError
 from tutelage.feedback.events import ConflictError
 from tutelage.feedback.identity import comparison_key, p_first
+from tutelage.feedback.location import is_store
 from tutelage.feedback.store import PreferenceStore
 from tutelage.records import Preference
 
@@ -33,12 +34,10 @@ __all__ = [
     "Origin",
     "export_preferences",
     "import_preferences",
-    "is_store",
     "load_feedback",
 ]
 
 _MAX_SHOWN = 5
-_SQLITE = b"SQLite format 3\x00"
 
 Rows = Sequence[tuple[int, Preference]]
 
@@ -164,17 +163,6 @@ def load_feedback(source: str | Path) -> list[Preference]:
     if str(source).endswith((".jsonl", ".jsonl.gz")):
         return load_preferences(source)
     return [preference for _, preference in read_preferences(source)]
-
-
-def is_store(source: str | Path) -> bool:
-    """Whether it is a database, by URL or as a file of SQLite."""
-    if "://" in str(source):
-        return True
-    path = Path(source)
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(len(_SQLITE)) == _SQLITE
 
 
 class _Apart:

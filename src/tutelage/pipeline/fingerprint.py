@@ -22,7 +22,7 @@ from pydantic_core import to_jsonable_python
 
 from tutelage.config import EvaluateStage, Section, Stage, TrainStage
 from tutelage.errors import DataError
-from tutelage.feedback.exchange import is_store
+from tutelage.feedback.location import is_store
 from tutelage.feedback.store import PreferenceStore
 from tutelage.pipeline.references import References
 from tutelage.tracking.fingerprint import file_fingerprint, fingerprint

@@ -24,9 +24,9 @@ __all__ = [
     "FunctionJudge",
     "Pairs",
     "cost_of",
-    "is_store",
     "label_pairs",
     "load_pairs",
+    "names_a_store",
     "rate_samples",
     "report_on",
 ]
@@ -93,7 +93,7 @@ class FunctionJudge:
         return rows
 
 
-def is_store(name: str | Path) -> bool:
+def names_a_store(name: str | Path) -> bool:
     """Whether a name is that of a preference store: a database's URL, or a file of SQLite."""
     return "://" in str(name) or str(name).endswith(_STORES)
 
@@ -134,7 +134,7 @@ Row = tuple[Comparison, float | None, tuple[str, str] | None]
 
 
 def _rows(place: str | Path, limit: int | None) -> list[Row]:
-    if is_store(place):
+    if names_a_store(place):
         if "://" not in str(place) and not Path(place).is_file():
             raise DataError(f"{place}: no such file; expected a preference store")
         with PreferenceStore(place) as store:
@@ -172,7 +172,7 @@ def _sources(row: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def label_pairs(preferences: Sequence[Preference], output: str | Path) -> int:
     """Writes preferences to a file, or adds them to a store; returns how many are new there."""
-    if is_store(output):
+    if names_a_store(output):
         with PreferenceStore(output) as store:
             return store.add(preferences)
     return write_jsonl(output, [row.to_json() for row in preferences])

@@ -181,8 +181,8 @@ def test_loss_of_dpo_has_options(means):
 
 
 def test_missing_option_is_named(capsys):
-    assert main(["label", "--output", "o", "--annotator", "people"]) == 2
-    assert capsys.readouterr().err == "tutelage: samples: missing; needed: a reference\n"
+    assert main(["sample", "--output", "o", "--model", "m"]) == 2
+    assert capsys.readouterr().err == "tutelage: prompts: missing; needed: a reference\n"
 
 
 @pytest.mark.parametrize("kind", STAGE_COMMANDS)

@@ -94,7 +94,7 @@ def test_report_is_json_on_request(judge, pairs, capsys):
 
 def test_store_in_and_store_out(judge, pairs, tmp_path, capsys):
     with PreferenceStore(tmp_path / "people.db") as store:
-        store.import_jsonl(pairs)
+        store.add(load_preferences(pairs))
     assert judge(tmp_path / "people.db", "--json", output="ai.db") == 0
     assert json.loads(capsys.readouterr().out)["people"]["accuracy"]["n"] == 12
     assert judge(tmp_path / "people.db", output="ai.db") == 0

@@ -21,6 +21,8 @@ COMMANDS = [
     "validate",
     "config",
     "reward",
+    "feedback",
+    "constitution",
     "lab",
 ]
 
