@@ -13,13 +13,13 @@ _EVALUATION = "src/tutelage/evaluation/"
 _ENSEMBLE = ("tests/unit/rewards/test_ensemble.py",)
 _REFERENCES = ("tests/unit/rewards/test_references.py",)
 _SUM = ("tests/unit/rewards/test_reward.py",)
-_RETRIES = ("tests/unit/rewards/test_retries.py",)
+_RETRIES = ("tests/unit/judging/test_retries.py",)
 _NUMBER = ("tests/unit/rewards/verifiers/test_number.py",)
 _CHOICE = ("tests/unit/rewards/verifiers/test_choice.py",)
 _CALIBRATION = ("tests/unit/evaluation/test_reward_report.py",)
 _GATE = ("tests/unit/evaluation/test_reward_gate.py",)
 _MONITORS = ("tests/unit/safety/guard/test_monitors.py",)
-_JUDGES = ("tests/unit/judging",)
+_JUDGES = ("tests/unit/judging/test_judge.py",)
 _PAIRED = ("tests/unit/safety/guard/test_paired.py",)
 _OUTLIERS = ("tests/unit/safety/guard/test_outliers.py",)
 _WITHIN = ("tests/unit/safety/guard/test_within_length.py",)
@@ -108,7 +108,7 @@ MUTANTS = (
     ),
     Mutant(
         "breaker-never-closes",
-        _REWARDS + "retries.py",
+        "src/tutelage/judging/retries.py",
         "            self._failures, self._open = 0, False",
         "            self._failures = 0",
         "A service that has come back is still asked once in a while only.",
@@ -116,7 +116,7 @@ MUTANTS = (
     ),
     Mutant(
         "backoff-without-an-end",
-        _REWARDS + "retries.py",
+        "src/tutelage/judging/retries.py",
         "min(longest, first * 2.0**k)",
         "first * 2.0**k",
         "The tenth retry waits for an hour.",

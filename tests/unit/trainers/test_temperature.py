@@ -1,6 +1,7 @@
 """A temperature that changes is the same one everywhere in a round, in every learner."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -95,7 +96,7 @@ def test_sampler_old_and_reference_logprobs_are_at_the_temperature_of_the_round(
     each.learner.before_fit = lambda: before.append(
         {name: weight.clone() for name, weight in each.policy.model.state_dict().items()}
     )
-    steps = list(observed(parts.rounds(config), parts.prompts, config))
+    steps = list(observed(parts.rounds(config, ExitStack()), parts.prompts, config))
     for step, temperature, weights in zip(steps, EXPECTED, before, strict=True):
         each.policy.model.load_state_dict(weights)
         mask = step.experience.response_mask
@@ -114,10 +115,10 @@ def test_sampler_old_and_reference_logprobs_are_at_the_temperature_of_the_round(
 
 def test_rounds_that_go_on_later_have_the_temperature_of_their_number(world):
     each, parts, config = world("rloo", **COOLING)
-    whole = list(observed(parts.rounds(config), parts.prompts, config))
+    whole = list(observed(parts.rounds(config, ExitStack()), parts.prompts, config))
     each, parts, config = world("rloo", **COOLING)
     next(iter(parts.prompts)), next(iter(parts.prompts))
-    (last,) = observed(parts.rounds(config), parts.prompts, config)
+    (last,) = observed(parts.rounds(config, ExitStack()), parts.prompts, config)
     assert last.index == 2
     assert each.policy.temperature == each.reference.temperature == 0.4
     assert last.metrics["sampling/temperature"] == whole[2].metrics["sampling/temperature"] == 0.4
@@ -125,7 +126,7 @@ def test_rounds_that_go_on_later_have_the_temperature_of_their_number(world):
 
 def test_constant_temperature_leaves_the_policies_as_they_are(world):
     each, parts, config = world("rloo", steps=2)
-    steps = list(observed(parts.rounds(config), parts.prompts, config))
+    steps = list(observed(parts.rounds(config, ExitStack()), parts.prompts, config))
     assert [step.metrics["sampling/temperature"] for step in steps] == [1.5, 1.5]
     assert each.policy.temperature == each.reference.temperature == 1.5
 
@@ -133,7 +134,7 @@ def test_constant_temperature_leaves_the_policies_as_they_are(world):
 def test_a_falling_temperature_makes_samples_less_diverse(world):
     each, parts, config = world("rloo", steps=3, final_temperature=0.01)
     each.learner.optimizers["policy"].still = True
-    first, _, last = observed(parts.rounds(config), parts.prompts, config)
+    first, _, last = observed(parts.rounds(config, ExitStack()), parts.prompts, config)
     assert first.metrics["diversity/unique"] == 1
     assert last.metrics["diversity/self_overlap"] == 1
     assert last.metrics["diversity/unique"] <= 0.5

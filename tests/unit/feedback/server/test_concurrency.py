@@ -142,8 +142,8 @@ def labels_in(database):
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         events = db.execute("SELECT task, annotator FROM page_events").fetchall()
         published = db.execute(
-            "SELECT page_tasks.id, annotator FROM preferences "
-            "JOIN page_tasks ON page_tasks.comparison = preferences.comparison"
+            "SELECT page_tasks.id, annotator FROM feedback "
+            "JOIN page_tasks ON page_tasks.comparison = feedback.comparison"
         ).fetchall()
     db.close()
     return events, published

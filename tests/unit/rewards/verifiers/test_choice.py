@@ -116,4 +116,5 @@ def test_long_and_hostile_answers_are_read_at_once(piece, asked):
     start = time.process_time()
     text = piece * 30_000
     assert Choice().verify(asked("B", choices=CHOICES), text + "(B)" + text).value in (0.0, 1.0)
-    assert time.process_time() - start < 1.0
+    # Seconds of this process; what grows with the square of the length would take minutes.
+    assert time.process_time() - start < 10.0

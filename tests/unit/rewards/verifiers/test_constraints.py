@@ -212,4 +212,5 @@ def test_long_answers_are_read_in_a_moment(piece):
     for name, (arguments, _, _) in CASES.items():
         start = time.process_time()
         CONSTRAINTS[name](text, arguments)
-        assert time.process_time() - start < 1.0, name
+        # Seconds of this process; what grows with the square of the length would take minutes.
+        assert time.process_time() - start < 10.0, name

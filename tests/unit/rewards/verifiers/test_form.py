@@ -22,7 +22,8 @@ def test_the_whole_answer_must_match(asked):
 def test_matching_that_does_not_end_is_cut_off_and_earns_nothing(asked):
     start = time.process_time()
     score = Regex(r"(a|aa)+$").verify(asked(), "a" * 5000 + "!")
-    assert time.process_time() - start < 1.0
+    # Seconds of this process; what grows with the square of the length would take minutes.
+    assert time.process_time() - start < 10.0
     assert score.status is ScoreStatus.TIMEOUT
 
 
@@ -68,7 +69,8 @@ def schema(tmp_path) -> str:
 def test_answers_of_the_schema_are_accepted(schema, text, value, asked):
     start = time.process_time()
     assert JsonSchema(schema).verify(asked(), text).value == value
-    assert time.process_time() - start < 1.0
+    # Seconds of this process; what grows with the square of the length would take minutes.
+    assert time.process_time() - start < 10.0
 
 
 def test_a_schema_that_is_none_is_named(schema, tmp_path):

@@ -180,4 +180,5 @@ def test_no_text_breaks_the_reading(text):
 def test_long_and_hostile_answers_are_read_at_once(text):
     start = time.process_time()
     assert score("18", text) == 0.0
-    assert time.process_time() - start < 1.0
+    # Seconds of this process; what grows with the square of the length would take minutes.
+    assert time.process_time() - start < 10.0
