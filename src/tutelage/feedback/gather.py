@@ -12,6 +12,7 @@ from random import Random
 from statistics import fmean
 from typing import Protocol
 
+from tutelage.data.loaders import Samples
 from tutelage.data.text import normalize
 from tutelage.errors import DataError
 from tutelage.records import Comparison, Preference, Prompt
@@ -22,6 +23,7 @@ __all__ = [
     "Pairing",
     "agreement",
     "pairs",
+    "pairs_of_samples",
     "turned",
     "verdict",
     "verdict_agreement",
@@ -38,7 +40,7 @@ class Gatherer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """Comparisons of one prompt, and how many pairs had the same text twice."""
+    """Comparisons, and how many pairs had the same text twice."""
 
     comparisons: tuple[Comparison, ...]
     num_identical: int
@@ -77,6 +79,24 @@ def pairs(
         comparison = Comparison(prompt, completions[i], completions[j], f"{prompt.id}/{i}-{j}")
         comparisons.append(comparison.swap() if random.random() < 0.5 else comparison)
     return Pairing(tuple(comparisons), len(both) - len(different))
+
+
+def pairs_of_samples(
+    samples: Sequence[Samples], *, count: int | None = None, seed: int = 0
+) -> Pairing:
+    """Pairs up the completions of each prompt, as `pairs`; at least one is different.
+
+    Raises:
+        DataError: there is nothing to compare.
+    """
+    each = [pairs(row.prompt, row.completions, count=count, seed=seed) for row in samples]
+    comparisons = tuple(comparison for pairing in each for comparison in pairing.comparisons)
+    if not comparisons:
+        raise DataError(
+            f"the samples of {len(samples)} prompts give no pair of different completions: draw "
+            "at least 2 samples per prompt, at a temperature above 0"
+        )
+    return Pairing(comparisons, sum(pairing.num_identical for pairing in each))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from tutelage.judging.asking import Asker, AskLimits
 from tutelage.judging.budget import Budget
 from tutelage.judging.cache import JudgeCache, Spent
 from tutelage.judging.endpoint import EndpointModel
-from tutelage.judging.judge import Judge, in_both_orders
+from tutelage.judging.judge import Judge, asked_in_both_orders, in_both_orders
 from tutelage.judging.model_judge import JudgeSettings, ModelJudge, Rating, Verdict
 from tutelage.judging.rubric import Rubric
 
@@ -21,5 +21,6 @@ __all__ = [
     "Rubric",
     "Spent",
     "Verdict",
+    "asked_in_both_orders",
     "in_both_orders",
 ]

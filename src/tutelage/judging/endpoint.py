@@ -6,7 +6,6 @@
 The client's own retries are off: each attempt is a request of its own to the budget.
 """
 
-import ipaddress
 import math
 import os
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 from tutelage.errors import ConfigError, MissingExtraError
 from tutelage.judging.reply import AskError, JudgeRequest, ModelReply, Token
 from tutelage.judging.retries import retry_after
+from tutelage.network import is_loopback
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -242,8 +242,4 @@ def _token(row: Any) -> Token:
 
 
 def _on_this_machine(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return is_loopback(urlsplit(url).hostname or "")

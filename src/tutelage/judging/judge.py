@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from tutelage.errors import RewardError
 from tutelage.records import Comparison
 
-__all__ = ["Judge", "in_both_orders"]
+__all__ = ["Judge", "asked_in_both_orders", "in_both_orders"]
 
 Judge = Callable[[Sequence[Comparison]], Sequence[float | None]]
 """The probability that `a` is the better answer of each; None where it cannot tell."""
@@ -34,11 +34,25 @@ def in_both_orders(judge: Judge, comparisons: Sequence[Comparison]) -> list[floa
     Raises:
         RewardError: the judge returned what is no probability, or not one for each comparison.
     """
+    return [
+        None if first is None or second is None else (first + second) / 2
+        for first, second in asked_in_both_orders(judge, comparisons)
+    ]
+
+
+def asked_in_both_orders(
+    judge: Judge, comparisons: Sequence[Comparison]
+) -> list[tuple[float | None, float | None]]:
+    """P(a is better) of each comparison, where a was shown first and where it was shown second.
+
+    Raises:
+        RewardError: as `in_both_orders`.
+    """
     forth = _asked(judge, comparisons)
     back = _asked(judge, [comparison.swap() for comparison in comparisons])
     return [
-        None if there is None or here is None else (there + 1.0 - here) / 2
-        for there, here in zip(forth, back, strict=True)
+        (first, None if swapped is None else 1.0 - swapped)
+        for first, swapped in zip(forth, back, strict=True)
     ]
 
 

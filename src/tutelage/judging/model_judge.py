@@ -99,6 +99,25 @@ class Verdict:
             return "a"
         return "b" if first < 0.5 and second < 0.5 else "tie"
 
+    def preference(
+        self, annotator: str, *, instructions: str = "", round: int = 0
+    ) -> Preference | None:
+        """The verdict as a record; None where there is no probability."""
+        first, second = self.orders
+        if first is None or second is None:
+            return None
+        return Preference(
+            self.comparison,
+            (first + second) / 2,
+            annotator=annotator,
+            kind="ai",
+            rationale=self.rationale,
+            created=self.created,
+            round=round,
+            orders=(first, second),
+            instructions=instructions,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Rating:
@@ -164,25 +183,9 @@ class ModelJudge:
 
     def preferences(self, verdicts: Sequence[Verdict], round: int = 0) -> list[Preference]:
         """The verdicts as records; those without a probability are left out."""
-        rows = []
-        for verdict in verdicts:
-            first, second = verdict.orders
-            if first is None or second is None or verdict.p_a is None:
-                continue
-            rows.append(
-                Preference(
-                    verdict.comparison,
-                    verdict.p_a,
-                    annotator=self.name,
-                    kind="ai",
-                    rationale=verdict.rationale,
-                    created=verdict.created,
-                    round=round,
-                    orders=(first, second),
-                    instructions=self.instructions,
-                )
-            )
-        return rows
+        told = self.instructions
+        rows = (row.preference(self.name, instructions=told, round=round) for row in verdicts)
+        return [row for row in rows if row is not None]
 
     def rate(
         self,

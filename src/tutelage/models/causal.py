@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from tutelage.models.frozen_layers import SplitTrunk
 from tutelage.models.shared_prefix import SharedPrefixRows
 
-__all__ = ["Backbone", "Within", "autocast", "base_model", "position_ids", "scatter"]
+__all__ = ["Backbone", "Within", "autocast", "base_model", "position_ids", "scalar_head", "scatter"]
 
 _AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 1e-1, torch.float16: 1e-2}
 """How far two ways to the same hidden state may differ: rounding, after a norm to unit scale."""
@@ -45,6 +45,17 @@ def autocast(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
     else:
         with torch.autocast(device.type, dtype=dtype):
             yield
+
+
+def scalar_head(head: nn.Linear, states: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch"]:
+    """One number per state, in float32 whatever the autocast format.
+
+    bfloat16 has 8 bits: near 5 its numbers are 0.03 apart, so that close scores would become equal
+    and small errors of a critic vanish. The head is a thousandth of the work.
+    """
+    bias = None if head.bias is None else head.bias.float()
+    with torch.autocast(states.device.type, enabled=False):
+        return nn.functional.linear(states.float(), head.weight.float(), bias).squeeze(-1)
 
 
 def scatter(

@@ -22,7 +22,7 @@ from transformers import AutoModel, PreTrainedModel
 
 from tutelage.errors import ModelError
 from tutelage.experience import Experience
-from tutelage.models.causal import Backbone, autocast, base_model, scatter
+from tutelage.models.causal import Backbone, base_model, scalar_head, scatter
 from tutelage.models.load import disable_dropout
 from tutelage.models.policy import Policy
 
@@ -77,12 +77,7 @@ class Critic(nn.Module):
 
     def forward(self, tokens: Tensor, attention_mask: Tensor) -> Float[Tensor, "batch time"]:
         """The value of the state after each token."""
-        return self._value(self.backbone(tokens, attention_mask))
-
-    def _value(self, hidden: Tensor) -> Tensor:
-        with autocast(hidden.device, self.backbone.compute):
-            values = self.head(hidden)
-        return values.squeeze(-1).float()
+        return scalar_head(self.head, self.backbone(tokens, attention_mask))
 
     def values(
         self, rows: Experience, policy_states: Float[Tensor, "tokens hidden"] | None = None
@@ -94,7 +89,8 @@ class Critic(nn.Module):
             policy_states: what `Policy.states` says of the same rows; a trunk of one's own
                 ignores it.
         """
-        return scatter(self._value(self._states(rows, policy_states)), rows.response_mask)
+        values = scalar_head(self.head, self._states(rows, policy_states))
+        return scatter(values, rows.response_mask)
 
     def _states(self, rows: Experience, policy_states: Tensor | None) -> Tensor:
         return self.backbone.before(rows.tokens, rows.attention_mask, rows.response_mask)

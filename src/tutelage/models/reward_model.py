@@ -22,7 +22,7 @@ from tutelage.config.training import READ_TOKENS
 from tutelage.data.chat import encode_conversation, encode_text
 from tutelage.distributed import Cores
 from tutelage.errors import ModelError
-from tutelage.models.causal import Backbone, autocast
+from tutelage.models.causal import Backbone, autocast, scalar_head
 from tutelage.models.load import load_sequence_classifier, load_tokenizer, save_model
 from tutelage.models.microbatches import MicroBatches
 from tutelage.models.shared_prefix import SharedPrefixRows
@@ -114,9 +114,7 @@ class RewardModel(nn.Module):
         return self._head(hidden[torch.arange(len(tokens), device=tokens.device), last])
 
     def _head(self, final: Tensor) -> Tensor:
-        with autocast(final.device, self.compute):
-            scores: Tensor = cast(nn.Linear, self.model.score)(final)
-        return scores.squeeze(-1).float()
+        return scalar_head(cast(nn.Linear, self.model.score), final)
 
     def of_groups(self, groups: Sequence[Sequence[Sequence[int]]]) -> Float[Tensor, " sequences"]:
         """Raw scores of encoded texts, group by group; what a group shares is read once.

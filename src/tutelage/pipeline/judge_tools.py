@@ -12,11 +12,12 @@ from typing import Any
 
 from tutelage.data.jsonl import read_jsonl, write_jsonl
 from tutelage.data.judged_pairs import load_judged_pairs
-from tutelage.errors import DataError, JudgeError
+from tutelage.errors import DataError
 from tutelage.evaluation.judge_probes import Probed, chosen_for_probes, with_opinion
 from tutelage.evaluation.judge_report import Judged, judge_report
+from tutelage.feedback.location import is_store
 from tutelage.feedback.store import PreferenceStore
-from tutelage.judging import Judge, ModelJudge, Verdict
+from tutelage.judging import Judge, ModelJudge, Verdict, asked_in_both_orders
 from tutelage.pipeline.reward_tools import answers_of
 from tutelage.records import Comparison, Preference, Prompt
 
@@ -68,33 +69,23 @@ class FunctionJudge:
     def judge(
         self, comparisons: Sequence[Comparison], progress: Progress = lambda done, total: None
     ) -> list[Verdict]:
-        """One verdict for each comparison."""
-        forth = list(self.function(comparisons))
-        back = list(self.function([comparison.swap() for comparison in comparisons]))
-        if not len(forth) == len(back) == len(comparisons):
-            raise JudgeError(f"{self.name} gave {len(forth)} answers to {len(comparisons)} pairs")
+        """One verdict for each comparison.
+
+        Raises:
+            RewardError: the function returned what is no probability, or not one for each.
+        """
+        orders = asked_in_both_orders(self.function, comparisons)
         progress(len(comparisons), len(comparisons))
-        return [
-            Verdict(comparison, (first, None if second is None else 1.0 - second))
-            for comparison, first, second in zip(comparisons, forth, back, strict=True)
-        ]
+        return [Verdict(*row) for row in zip(comparisons, orders, strict=True)]
 
     def preferences(self, verdicts: Sequence[Verdict]) -> list[Preference]:
         """The verdicts as records; those without a probability are left out."""
-        rows = []
-        for verdict in verdicts:
-            first, second = verdict.orders
-            if first is None or second is None or verdict.p_a is None:
-                continue
-            both = (first, second)
-            rows.append(
-                Preference(verdict.comparison, verdict.p_a, self.name, kind="ai", orders=both)
-            )
-        return rows
+        rows = (verdict.preference(self.name) for verdict in verdicts)
+        return [row for row in rows if row is not None]
 
 
 def names_a_store(name: str | Path) -> bool:
-    """Whether a name is that of a preference store: a database's URL, or a file of SQLite."""
+    """Whether to write to a preference store: to a database's URL, or a file of that name."""
     return "://" in str(name) or str(name).endswith(_STORES)
 
 
@@ -134,9 +125,7 @@ Row = tuple[Comparison, float | None, tuple[str, str] | None]
 
 
 def _rows(place: str | Path, limit: int | None) -> list[Row]:
-    if names_a_store(place):
-        if "://" not in str(place) and not Path(place).is_file():
-            raise DataError(f"{place}: no such file; expected a preference store")
+    if is_store(place):
         with PreferenceStore(place) as store:
             return [_judged(row) for row in store.preferences()[:limit]]
     path = Path(place)

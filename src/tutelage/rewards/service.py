@@ -4,10 +4,8 @@ request ──token──> body within limits ──items──> reward, one req
 """
 
 import asyncio
-import ipaddress
 import json
 import secrets
-import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from tutelage.errors import ConfigError, MissingExtraError
+from tutelage.network import is_loopback, serve_until_told
 from tutelage.records import Completion, Prompt
 from tutelage.rewards.reward import Reward
 from tutelage.rewards.wire import SCORE_PATH, VERSION_PATH, read_item, score_row
@@ -133,18 +132,11 @@ def require_safe_address(host: str, token: str | None) -> None:
             f"the token has {len(token)} characters, expected {_SHORTEST_TOKEN} or more: "
             "python -c 'import secrets; print(secrets.token_urlsafe())' makes one"
         )
-    if token is None and not _is_loopback(host):
+    if token is None and not is_loopback(host):
         raise ConfigError(
             f"host {host} can be reached from other machines, and no token is set: set one in the "
             "environment (see --token-env), or listen at 127.0.0.1"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def serve(service: RewardService, host: str, port: int, announce: Callable[[str], None]) -> None:
@@ -159,26 +151,7 @@ def serve(service: RewardService, host: str, port: int, announce: Callable[[str]
         ConfigError: the address cannot be listened at.
         MissingExtraError: FastAPI or uvicorn is not installed.
     """
-    app = service.app()
-    import uvicorn
-
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listening = socket.create_server((host, port), family=family, backlog=256)
-    except OSError as error:
-        raise ConfigError(f"cannot listen at {host} port {port}: {error}") from error
-    with listening:
-        shown = f"[{host}]" if ":" in host else host
-        announce(f"http://{shown}:{listening.getsockname()[1]}")
-        settings = uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            lifespan="on",
-            timeout_graceful_shutdown=_GRACE_SECONDS,
-        )
-        uvicorn.Server(settings).run(sockets=[listening])
+    serve_until_told(service.app(), host, port, announce, grace=_GRACE_SECONDS)
 
 
 def _require_packages(names: Sequence[str] = ("fastapi", "uvicorn")) -> None:

@@ -159,6 +159,22 @@ def test_function_is_reported_on_like_a_model(write, pairs, tmp_path, capsys):
     assert load_preferences(tmp_path / "ai.jsonl")[0].annotator == "first"
 
 
+def test_function_that_returns_no_probability_is_told(pairs, tmp_path, capsys):
+    file = tmp_path / "judges.py"
+    file.write_text("def scores(comparisons):\n    return [3.5 for c in comparisons]\n")
+    given = ["--function", f"{file}:scores", "--output", str(tmp_path / "ai.jsonl")]
+    assert main(["judge", pairs, *given]) == 1
+    assert "returned 3.5: expected the probability" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "ai.jsonl").exists()
+
+
+def test_store_is_read_whatever_its_name(judge, pairs, tmp_path):
+    with PreferenceStore(tmp_path / "labels") as store:
+        store.add(load_preferences(pairs))
+    assert judge(str(tmp_path / "labels")) == 0
+    assert len(load_preferences(tmp_path / "ai.jsonl")) == 12
+
+
 def test_budget_ends_it_with_what_there_is_and_says_how_to_go_on(
     judge, pairs, endpoint, tmp_path, capsys
 ):

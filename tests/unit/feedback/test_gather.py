@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tutelage.errors import DataError
-from tutelage.feedback.gather import agreement, pairs, turned
+from tutelage.data.loaders import Samples
+from tutelage.feedback.gather import agreement, pairs, pairs_of_samples, turned
 from tutelage.records import Comparison, Message, Preference, Prompt
 
 PROMPT = Prompt("p", (Message("user", "Where is my order?"),))
@@ -88,6 +89,20 @@ def judged(verdicts: dict[str, float], annotator: str = "one") -> list[Preferenc
         Preference(Comparison(PROMPT, "left", "right", name), p_a, annotator)
         for name, p_a in verdicts.items()
     ]
+
+
+def test_samples_of_all_prompts_are_paired_up() -> None:
+    other = Prompt("q", (Message("user", "And mine?"),))
+    samples = [Samples(PROMPT, ("one", "two")), Samples(other, ("x", "x", "y"))]
+    found = pairs_of_samples(samples, seed=3)
+    apart = [pairs(row.prompt, row.completions, seed=3) for row in samples]
+    assert found.comparisons == apart[0].comparisons + apart[1].comparisons
+    assert found.num_identical == 1
+
+
+def test_samples_without_two_different_texts_are_refused() -> None:
+    with pytest.raises(DataError, match="samples of 1 prompts give no pair of different"):
+        pairs_of_samples([Samples(PROMPT, ("one", "one "))])
 
 
 def test_agreement_and_kappa_worked_out_by_hand() -> None:

@@ -57,19 +57,22 @@ def _wait(url: str, process: subprocess.Popen, log) -> str:
 
 @pytest.mark.slow
 def test_random_model_is_asked_and_never_believed(served):
-    """It gives no log-probabilities, and its samples are characters at random: no verdict."""
+    """It gives no log-probabilities, and its samples are characters at random: no verdict.
+
+    One in some dozens of them is a label by chance; three of five would be needed.
+    """
     model, url = served
     asker = Asker(
         EndpointModel(model, url, "none"), limits=AskLimits(concurrency=1, first_pause=0.05)
     )
-    settings = JudgeSettings(samples=2, answer_tokens=4)
+    settings = JudgeSettings(samples=5, answer_tokens=4)
     with ModelJudge(asker, Rubric("short", "brief"), settings) as judge:
         (verdict,) = judge.judge([Comparison(PROMPT, "five", "six", "c")])
         (rating,) = judge.rate([PROMPT], ["five"])
         assert (verdict.p_a, verdict.failure) == (None, "unreadable")
         assert (rating.value, rating.failure) == (None, "unreadable")
-        # Both orders and the rating: a request that finds out, and two samples, of each.
-        assert asker.counts["requests"] <= 9
+        # Both orders and the rating: a request that finds out, and five samples, of each.
+        assert asker.counts["requests"] <= 18
         assert asker.counts["failed"] == 0
         assert asker.spent.tokens > 1000
         assert judge.parse_rate == 0.0

@@ -199,3 +199,23 @@ def test_states_that_are_no_hidden_states_cannot_be_shared(tiny_causal_lm):
     policy = Policy(tiny_causal_lm("gemma2", head_dim=16, num_key_value_heads=1))
     with pytest.raises(ModelError, match=r"Gemma2ForCausalLM scales or caps.*critic_trunk to own"):
         SharedCritic(policy)
+
+
+@pytest.mark.parametrize("kind", [Critic, SharedCritic])
+def test_values_are_not_rounded_to_the_format_of_the_products(
+    tiny_causal_lm, lay_out, ragged_sequences, kind
+):
+    """Near 5 numbers of bfloat16 are 1/32 apart: an error of a critic below that would be lost."""
+    model = tiny_causal_lm("llama")
+    coarse = Policy(model, compute=torch.bfloat16)
+    critic = SharedCritic(coarse) if kind is SharedCritic else Critic(model, torch.bfloat16)
+    nn.init.normal_(critic.head.weight)
+    nn.init.constant_(critic.head.bias, 5.0)
+    rows = lay_out(ragged_sequences)
+    values = critic.values(rows)[rows.response_mask]
+    assert values.dtype is torch.float32
+    assert not values.equal(values.bfloat16().float())
+    with torch.no_grad():
+        states = critic.backbone.before(rows.tokens, rows.attention_mask, rows.response_mask)
+        expected = states.double() @ critic.head.weight[0].double() + critic.head.bias.double()
+    torch.testing.assert_close(values.double(), expected, rtol=1e-6, atol=1e-5)

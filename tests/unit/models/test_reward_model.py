@@ -271,3 +271,13 @@ def test_backbone_of_a_new_reward_model_is_the_language_model(
     model = RewardModel.load(tmp_path).model
     for name, weight in base.model.state_dict().items():
         assert model.model.state_dict()[name].equal(weight)
+
+
+def test_scores_are_not_rounded_to_the_format_of_the_products(build):
+    """Near 5 numbers of bfloat16 are 1/32 apart: close answers would get the same score."""
+    model = build("llama", compute=torch.bfloat16)
+    model.model.score = torch.nn.Linear(32, 1)
+    torch.nn.init.constant_(model.model.score.bias, 5.0)
+    scores = model(*model.pad([[5, 6, 7, 8], [5, 6, 7, 9], [5, 6, 7, 10]]))
+    assert scores.dtype is torch.float32
+    assert not scores.equal(scores.bfloat16().float())

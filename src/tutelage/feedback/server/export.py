@@ -13,7 +13,9 @@ from tutelage.feedback.server import clock
 from tutelage.records import Comparison, Demonstration, Message, Preference, Prompt
 
 __all__ = [
+    "AS_STORED",
     "NEWEST",
+    "OF_ONE_TASK",
     "csv_rows",
     "demonstrations",
     "json_lines",
@@ -33,9 +35,19 @@ none has to be sorted.
 
 NEWEST = f"""{_PREFERENCES} AND NOT EXISTS (
     SELECT 1 FROM page_events AS newer WHERE newer.task = e.task AND newer.round IS NOT NULL
-    AND newer.annotator = e.annotator AND newer.sequence > e.sequence
+    AND newer.annotator = e.annotator AND newer.version > e.version
 )"""
 """The newest judgement of each person about each task."""
+
+OF_ONE_TASK = " AND e.task = ? AND +e.annotator = ?"
+"""Added to `NEWEST`: one task and person only.
+
+The unary plus keeps SQLite from looking through all that the person has ever said instead of the
+few judgements of the task.
+"""
+
+AS_STORED = " ORDER BY +e.sequence"
+"""Added to `NEWEST`, in the order of storing; the unary plus as in `OF_ONE_TASK`."""
 
 _LATEST = """ AND t.project = ? AND NOT EXISTS (
     SELECT 1 FROM page_events AS newer WHERE newer.task = e.task AND newer.round IS NOT NULL

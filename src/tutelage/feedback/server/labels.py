@@ -18,7 +18,7 @@ from tutelage.errors import ConfigError
 from tutelage.feedback.server import clock
 from tutelage.feedback.server.audit import note
 from tutelage.feedback.server.database import Database
-from tutelage.feedback.server.export import NEWEST, preference_of
+from tutelage.feedback.server.export import AS_STORED, NEWEST, OF_ONE_TASK, preference_of
 from tutelage.feedback.server.projects import ProjectSettings
 from tutelage.feedback.server.tasks import Assignment, assignment
 from tutelage.feedback.store import PreferenceStore
@@ -109,7 +109,7 @@ class Labels:
                 if shown is None:
                     raise NotAssignedError
                 receipt = _append(db, shown, annotator, said)
-        self._publish(" AND e.task = ? AND e.annotator = ?", (task, annotator))
+        self._publish(OF_ONE_TASK, (task, annotator))
         return receipt
 
     def publish_all(self) -> int:
@@ -119,7 +119,7 @@ class Labels:
     def _publish(self, which: str = "", values: tuple[object, ...] = ()) -> int:
         # Read while nobody else publishes: what is newest then is also published last.
         with self.store.transaction() as connection, self.database.reading() as db:
-            said = map(preference_of, db.execute(f"{NEWEST}{which} ORDER BY e.sequence", values))
+            said = map(preference_of, db.execute(f"{NEWEST}{which}{AS_STORED}", values))
             return self.store.add(said, revise=True, connection=connection)
 
 

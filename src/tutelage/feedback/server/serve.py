@@ -4,8 +4,6 @@ Loopback unless told otherwise: whoever can reach the page can try passwords, an
 whoever stands between can read them.
 """
 
-import ipaddress
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -21,6 +19,7 @@ from tutelage.feedback.server.projects import Projects
 from tutelage.feedback.server.tasks import Tasks
 from tutelage.feedback.server.web import Site
 from tutelage.feedback.store import PreferenceStore
+from tutelage.network import is_loopback, serve_until_told
 
 __all__ = ["open_site", "require_safe_url", "serve"]
 
@@ -62,19 +61,12 @@ def require_safe_url(host: str, url: str) -> None:
     parts = urlsplit(url)
     if url and (parts.scheme not in ("http", "https") or not parts.hostname or parts.path):
         raise ConfigError(f"--url is like https://label.example.org, found {url}")
-    if not url and not _is_loopback(host):
+    if not url and not is_loopback(host):
         raise ConfigError(
             f"host {host} can be reached from other machines: give --url, the address that people "
             "will use, best an https one of a proxy in front of this server; or listen at "
             "127.0.0.1"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def serve(site: Site, host: str, port: int, announce: Callable[[str], None]) -> None:
@@ -92,24 +84,10 @@ def serve(site: Site, host: str, port: int, announce: Callable[[str], None]) -> 
     for name, package in (("uvicorn", "uvicorn"), ("markdown_it", "markdown-it-py")):
         if find_spec(name) is None:
             raise MissingExtraError(package, "annotate")
-    app = application(site)
-    import uvicorn
-
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listening = socket.create_server((host, port), family=family, backlog=256)
-    except OSError as error:
-        raise ConfigError(f"cannot listen at {host} port {port}: {error}") from error
-    with listening:
-        shown = f"[{host}]" if ":" in host else host
-        announce(site.url or f"http://{shown}:{listening.getsockname()[1]}")
-        settings = uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            lifespan="on",
-            timeout_graceful_shutdown=_GRACE_SECONDS,
-        )
-        uvicorn.Server(settings).run(sockets=[listening])
+    serve_until_told(
+        application(site),
+        host,
+        port,
+        lambda listening: announce(site.url or listening),
+        grace=_GRACE_SECONDS,
+    )

@@ -8,7 +8,6 @@ Asking is left to `label` stages: the same comparisons go to simulated people, t
 any judge, and a second choice can build on what the answers to the first taught the reward models.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
@@ -28,6 +27,7 @@ from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import device, share_out
 from tutelage.pipeline.stages.reward_ensemble import member_folders
 from tutelage.records import Comparison, Preference, Prompt
+from tutelage.tracking.atomic import write_json_atomically
 
 __all__ = ["run"]
 
@@ -69,8 +69,7 @@ def run(config: ChooseStage, context: StageContext) -> dict[str, float]:
     )
     _write(routed, judge, context.folder)
     summary = _summary(routed, len(candidates), left_out)
-    text = json.dumps(summary, indent=2)
-    (context.folder / "choice.json").write_text(text + "\n", encoding="utf-8")
+    write_json_atomically(context.folder / "choice.json", summary)
     numbers = ("people", "judge", "answered", "withheld", "unaffordable", "units")
     return {"candidates": float(len(candidates))} | {name: float(summary[name]) for name in numbers}
 

@@ -25,13 +25,7 @@ from tutelage.models import Policy, RewardModel
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.judges import named_judge
 from tutelage.pipeline.stages.conversation import conversing, scored_answers
-from tutelage.pipeline.stages.preparation import (
-    encode,
-    generator,
-    load_policy,
-    sampling_of,
-    share_out,
-)
+from tutelage.pipeline.stages.preparation import encode, load_policy, local_engine, sampling_of
 from tutelage.records import Completion, EncodedPrompt, Prompt
 from tutelage.rewards import ModelReward
 from tutelage.trainers.best_of_n import BestOfNEngine
@@ -179,16 +173,8 @@ def _sampler(
     context: StageContext,
 ) -> tuple[LocalEngine, list[EncodedPrompt], Sampling]:
     """An engine that begins with the stage's seed, and what it is asked."""
-    policy, tokenizer = load_policy(
-        context.resolve(reference, "model"), temperature=config.sampling.temperature
-    )
-    engine = LocalEngine(
-        policy,
-        tokenizer,
-        generator(context, policy.model.device),
-        batch_size=config.sampling.batch_size,
-        notify=context.progress.message,
-        cores=share_out(context, policy.model),
+    engine, tokenizer, _ = local_engine(
+        context.resolve(reference, "model"), config.sampling, context
     )
     return engine, encode(context, tokenizer, prompts), sampling_of(config.sampling, tokenizer)
 

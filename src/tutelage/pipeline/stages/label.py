@@ -4,7 +4,6 @@ samples ──pairs──> comparisons ──annotator──> preferences ──
 stage choose ─────────^ └──feedback: humans──> annotation page ──> `people`
 """
 
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -13,13 +12,13 @@ from typing import Literal
 from tutelage.config import LabelStage
 from tutelage.data.jsonl import write_jsonl
 from tutelage.data.loaders import load_comparisons, load_samples
-from tutelage.errors import DataError
-from tutelage.feedback.gather import Agreement, Gatherer, agreement, pairs
+from tutelage.feedback.gather import Agreement, Gatherer, agreement, pairs_of_samples
 from tutelage.feedback.store import PreferenceStore
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.helpdesk import world_spec
 from tutelage.pipeline.stages.people import ask_people
 from tutelage.records import Comparison, Preference
+from tutelage.tracking.atomic import write_json_atomically
 from tutelage.worlds.helpdesk import Ledger, People, SimulatedJudge
 
 __all__ = ["run"]
@@ -76,8 +75,7 @@ def _write(
                 "kappa": None if math.isnan(agreed.kappa) else agreed.kappa,
             }
         }
-    text = json.dumps(summary, indent=2, allow_nan=False)
-    (context.folder / "labels.json").write_text(text + "\n", encoding="utf-8")
+    write_json_atomically(context.folder / "labels.json", summary)
     figures = {
         "preferences": float(len(preferences)),
         "identical_pairs": float(identical),
@@ -94,17 +92,8 @@ def _comparisons(config: LabelStage, context: StageContext) -> tuple[list[Compar
         return load_comparisons(path, config.limit), 0
     assert config.samples is not None, "the configuration has one of the two"
     samples = load_samples(context.resolve(config.samples, "samples.jsonl"))
-    pairings = [
-        pairs(row.prompt, row.completions, count=config.pairs_per_prompt, seed=context.seed)
-        for row in samples
-    ]
-    comparisons = [c for pairing in pairings for c in pairing.comparisons][: config.limit]
-    if not comparisons:
-        raise DataError(
-            f"the samples of {len(samples)} prompts give no pair of different completions: draw "
-            "at least 2 samples per prompt, at a temperature above 0"
-        )
-    return comparisons, sum(pairing.num_identical for pairing in pairings)
+    found = pairs_of_samples(samples, count=config.pairs_per_prompt, seed=context.seed)
+    return list(found.comparisons[: config.limit]), found.num_identical
 
 
 def _annotator(config: LabelStage, seed: int) -> Gatherer:

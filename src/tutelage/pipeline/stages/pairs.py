@@ -10,7 +10,6 @@ that people labelled. The shared word itself tells nothing about the label. No t
 pairs, so holding out pairs holds out texts.
 """
 
-import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -24,6 +23,7 @@ from tutelage.data.text import normalize
 from tutelage.errors import DataError
 from tutelage.pipeline.context import StageContext
 from tutelage.records import Comparison, Message, Preference, Prompt
+from tutelage.tracking.atomic import write_json_atomically
 
 __all__ = ["run"]
 
@@ -48,7 +48,7 @@ def run(config: PairsStage, context: StageContext) -> dict[str, float]:
     unpaired = [_row(text) for text in texts if text.id not in paired]
     write_jsonl(context.folder / "unpaired.jsonl", unpaired)
     summary = _summary(preferences)
-    (context.folder / "labels.json").write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
+    write_json_atomically(context.folder / "labels.json", summary)
     return {
         "preferences": float(len(preferences)),
         "unpaired": float(len(unpaired)),

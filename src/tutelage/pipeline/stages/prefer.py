@@ -13,7 +13,7 @@ from tutelage.config import PreferStage
 from tutelage.data.jsonl import read_jsonl
 from tutelage.data.loaders import load_preferences, load_samples
 from tutelage.errors import DataError
-from tutelage.feedback.gather import pairs
+from tutelage.feedback.gather import pairs_of_samples
 from tutelage.judging.constitution import (
     Constitution,
     PrincipleJudge,
@@ -29,7 +29,7 @@ from tutelage.pipeline.stages.writing import (
     new_writer,
     require_few_failures,
 )
-from tutelage.records import Comparison, Preference
+from tutelage.records import Preference
 from tutelage.tracking.atomic import write_json_atomically
 from tutelage.tracking.sinks import JsonLinesFile
 from tutelage.worlds.helpdesk import HelpdeskReviser
@@ -45,7 +45,10 @@ def run(config: PreferStage, context: StageContext) -> dict[str, float]:
     constitution = load_constitution(config.constitution)
     writer, source = new_writer(config, constitution, context)
     judge_of = _judge_of(writer, constitution)
-    comparisons, identical = _comparisons(config, context)
+    assert config.samples is not None, "the stage is refused without"
+    samples = load_samples(context.resolve(config.samples, "samples.jsonl"), config.limit)
+    found = pairs_of_samples(samples, count=config.pairs_per_prompt, seed=context.seed)
+    comparisons = found.comparisons
     done = {"comparisons": 0, "unscorable": 0}
     files = (context.folder / "preferences.jsonl", context.folder / "unscorable.jsonl")
     with (
@@ -54,7 +57,7 @@ def run(config: PreferStage, context: StageContext) -> dict[str, float]:
         closing(JsonLinesFile(files[1])) as unscorable,
     ):
         for start in range(done["comparisons"], len(comparisons), config.batch):
-            found = prefer(
+            judged_now = prefer(
                 judge_of,
                 constitution,
                 comparisons[start : start + config.batch],
@@ -63,10 +66,10 @@ def run(config: PreferStage, context: StageContext) -> dict[str, float]:
                 certainty=config.certainty,
                 seed=context.seed,
             )
-            for each in found:
+            for each in judged_now:
                 _append(each, judged, unscorable)
-            done["comparisons"] += len(found)
-            done["unscorable"] += sum(isinstance(each, Unscorable) for each in found)
+            done["comparisons"] += len(judged_now)
+            done["unscorable"] += sum(isinstance(each, Unscorable) for each in judged_now)
             _require_few_unscorable(files[1], done["unscorable"], len(comparisons), config)
             context.progress.step(done["comparisons"], len(comparisons))
             if config.writer == "endpoint":
@@ -85,7 +88,7 @@ def run(config: PreferStage, context: StageContext) -> dict[str, float]:
     return {
         "preferences": float(len(preferences)),
         "unscorable": float(done["unscorable"]),
-        "identical_pairs": float(identical),
+        "identical_pairs": float(found.num_identical),
         "ties": fmean(_tied(row.p_a) for row in preferences),
         "order_mattered": _order_mattered(preferences),
     }
@@ -95,23 +98,6 @@ def _judge_of(writer: Writer, constitution: Constitution) -> PrincipleJudge:
     if isinstance(writer, HelpdeskReviser):
         return lambda principle: writer.judge(principle.category)
     return written_judge(writer, constitution)
-
-
-def _comparisons(config: PreferStage, context: StageContext) -> tuple[list[Comparison], int]:
-    """The pairs to judge, and how many pairs had the same text twice."""
-    assert config.samples is not None, "the stage is refused without"
-    samples = load_samples(context.resolve(config.samples, "samples.jsonl"), config.limit)
-    pairings = [
-        pairs(row.prompt, row.completions, count=config.pairs_per_prompt, seed=context.seed)
-        for row in samples
-    ]
-    comparisons = [each for pairing in pairings for each in pairing.comparisons]
-    if not comparisons:
-        raise DataError(
-            f"the samples of {len(samples)} prompts give no pair of different completions: draw "
-            "at least 2 samples per prompt, at a temperature above 0"
-        )
-    return comparisons, sum(pairing.num_identical for pairing in pairings)
 
 
 def _append(

@@ -21,7 +21,7 @@ from tutelage.config import (
 from tutelage.data.chat import encode_prompts, ensure_chat_template, stop_token_ids
 from tutelage.distributed import Cores, cores_for
 from tutelage.errors import ModelError
-from tutelage.generation import Sampling
+from tutelage.generation import LocalEngine, Sampling
 from tutelage.models import (
     Adapter,
     Policy,
@@ -48,6 +48,7 @@ __all__ = [
     "generator",
     "held_out_prompts",
     "load_policy",
+    "local_engine",
     "new_learner",
     "policy_to_train",
     "quantised",
@@ -136,6 +137,23 @@ def load_policy(
         model.to(device())  # type: ignore[arg-type]
     policy = Policy(model, temperature=temperature, compute=compute, head_tokens=head_tokens)
     return policy, tokenizer
+
+
+def local_engine(
+    path: Path, sampling: SamplingConfig, context: StageContext
+) -> tuple[LocalEngine, PreTrainedTokenizerBase, torch.Generator]:
+    """A sampler of a model that is not trained, with its tokenizer and its random numbers."""
+    policy, tokenizer = load_policy(path, temperature=sampling.temperature)
+    source = generator(context, policy.model.device)
+    engine = LocalEngine(
+        policy,
+        tokenizer,
+        source,
+        batch_size=sampling.batch_size,
+        notify=context.progress.message,
+        cores=share_out(context, policy.model),
+    )
+    return engine, tokenizer, source
 
 
 def policy_to_train(

@@ -5,16 +5,8 @@ from typing import Any
 
 from tutelage.config import SampleStage
 from tutelage.data.loaders import load_prompts
-from tutelage.generation import LocalEngine
 from tutelage.pipeline.context import StageContext
-from tutelage.pipeline.stages.preparation import (
-    Speed,
-    encode,
-    generator,
-    load_policy,
-    sampling_of,
-    share_out,
-)
+from tutelage.pipeline.stages.preparation import Speed, encode, local_engine, sampling_of
 from tutelage.records import Completion, Prompt
 from tutelage.tracking.cost import RESPONSE_TOKENS
 from tutelage.tracking.sinks import JsonLinesFile
@@ -24,20 +16,11 @@ __all__ = ["run"]
 
 def run(config: SampleStage, context: StageContext) -> dict[str, float]:
     """Samples batch by batch and writes one row per prompt."""
-    policy, tokenizer = load_policy(
-        context.resolve(config.model, "model"), temperature=config.sampling.temperature
+    engine, tokenizer, source = local_engine(
+        context.resolve(config.model, "model"), config.sampling, context
     )
     prompts = load_prompts(context.resolve(config.prompts, "prompts.jsonl"), config.limit)
     encoded = encode(context, tokenizer, prompts, config.max_prompt_tokens)
-    source = generator(context, policy.model.device)
-    engine = LocalEngine(
-        policy,
-        tokenizer,
-        source,
-        batch_size=config.sampling.batch_size,
-        notify=context.progress.message,
-        cores=share_out(context, policy.model),
-    )
     sampling = sampling_of(config.sampling, tokenizer)
     count = sampling.samples_per_prompt
     size = max(1, config.sampling.batch_size // count) * 4

@@ -6,16 +6,11 @@ import torch
 
 from tutelage.config import ConstitutionStage
 from tutelage.errors import GenerationError
-from tutelage.generation import LocalEngine, LocalWriter
+from tutelage.generation import LocalWriter
 from tutelage.judging.constitution import Constitution, EndpointWriter, Writer
 from tutelage.judging.constitution.endpoint import EndpointLimits
 from tutelage.pipeline.context import StageContext
-from tutelage.pipeline.stages.preparation import (
-    generator,
-    load_policy,
-    sampling_of,
-    share_out,
-)
+from tutelage.pipeline.stages.preparation import generator, local_engine, sampling_of
 from tutelage.worlds.helpdesk import HelpdeskReviser
 
 __all__ = ["constitution_record", "new_writer", "require_few_failures"]
@@ -30,16 +25,8 @@ def new_writer(
     if config.endpoint is not None:
         return _endpoint(config, context), generator(context)
     assert config.model is not None, "the stage is refused without a model"
-    path = context.resolve(config.model, "model")
-    policy, tokenizer = load_policy(path, temperature=config.sampling.temperature)
-    source = generator(context, policy.model.device)
-    engine = LocalEngine(
-        policy,
-        tokenizer,
-        source,
-        batch_size=config.sampling.batch_size,
-        notify=context.progress.message,
-        cores=share_out(context, policy.model),
+    engine, tokenizer, source = local_engine(
+        context.resolve(config.model, "model"), config.sampling, context
     )
     writer = LocalWriter(
         engine,

@@ -1,12 +1,21 @@
 """What is stored of what people say, and what is refused."""
 
 import json
+import re
 import sqlite3
 
 import pytest
 
 from tutelage.errors import ConfigError, DataError
-from tutelage.feedback.server.export import csv_rows, demonstrations, json_lines, preferences
+from tutelage.feedback.server.export import (
+    AS_STORED,
+    NEWEST,
+    OF_ONE_TASK,
+    csv_rows,
+    demonstrations,
+    json_lines,
+    preferences,
+)
 from tutelage.feedback.server.labels import ConflictError, NotAssignedError, Submission
 from tutelage.feedback.server.serve import open_site
 from tutelage.feedback.store import PreferenceStore
@@ -279,3 +288,13 @@ def test_store_of_the_page_is_the_store_of_everybody(site, given, database):
     site.labels.record(given, "ada", said())
     with PreferenceStore(database) as store:
         assert store.counts("annotator") == {"ada": 1}
+
+
+def test_publishing_a_label_does_not_read_all_that_the_person_has_said(site, given):
+    # With an index on the person alone, a day of labels costs the square of their number.
+    query = f"EXPLAIN QUERY PLAN {NEWEST}{OF_ONE_TASK}{AS_STORED}"
+    with site.database.reading() as db:
+        steps = [row["detail"] for row in db.execute(query, (given, "ada"))]
+    events = [step for step in steps if re.search(r"\b(e|newer)\b", step)]
+    assert len(events) == 2
+    assert all(re.search(r"\(task=\?", step) for step in events), events
