@@ -226,16 +226,19 @@ class CapturedUpdate:
 def update_parity(actors: Actors, captured: CapturedUpdate, dtype: str) -> list[Check]:
     """The gate of an update, on up to eight of its rows.
 
-    Old log-probabilities and values are moved well inside or well outside the clip range of 0.2,
-    so that both branches of both losses are taken, and rounding cannot change which.
+    Old log-probabilities and values are moved by 0.05 or by 0.5, well inside or well outside the
+    clip range of 0.2, so that both branches of both losses are taken, and rounding cannot change
+    which: a gradient jumps there.
     """
     rows = captured.batch.select(range(min(8, len(captured.batch))))
     noise = torch.Generator().manual_seed(0)
 
-    def moved(values: Tensor, by: float) -> Tensor:
-        return values + by * torch.randn(values.shape, generator=noise).to(values.device)
+    def moved(values: Tensor) -> Tensor:
+        by = torch.tensor([-0.5, -0.05, 0.05, 0.5])
+        which = torch.randint(len(by), values.shape, generator=noise)
+        return values + by[which].to(values.device)
 
-    rows = replace(rows, old_logprobs=moved(rows.old_logprobs, 0.2), values=moved(rows.values, 0.2))
+    rows = replace(rows, old_logprobs=moved(rows.old_logprobs), values=moved(rows.values))
     models = {"policy": actors.policy.model, "critic": actors.critic}
     return parity.update_gate(
         lambda batch: captured.gradients(batch, models),
