@@ -153,7 +153,8 @@ def _of_function(
     name: str, places: tuple[str, ...], output: str, asked: Mapping[str, Any]
 ) -> dict[str, Any]:
     from tutelage.data.python_file import load_callable
-    from tutelage.pipeline.judge_tools import FunctionJudge, label_pairs, load_pairs, report_on
+    from tutelage.pipeline.judge_tools import label_pairs, load_pairs, report_on
+    from tutelage.pipeline.judges import FunctionJudge
 
     judge = FunctionJudge(load_callable(name, "--function"), name.rpartition(":")[2])
     pairs = load_pairs(places, asked["limit"])

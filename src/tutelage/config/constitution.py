@@ -33,7 +33,8 @@ class EndpointConfig(Section):
     url: str = "https://api.openai.com/v1"
     """Of the service, down to `/v1`."""
     token_env: str = "OPENAI_API_KEY"
-    """The environment variable that holds the key; empty where the service needs none."""
+    """The environment variable that holds the key; empty where the service needs none. Services on
+    this machine may do without."""
     max_tokens: PositiveInt = 512
     """Of a text; one that is cut off there is a failure."""
     temperature: NonNegativeFloat = 0.7
@@ -44,6 +45,8 @@ class EndpointConfig(Section):
     """Made where the same request may succeed later."""
     seconds: PositiveFloat = 120.0
     """For one attempt."""
+    max_total_tokens: NonNegativeInt | None = None
+    """Tokens of all requests that the stage of this run has ever made; it stops before."""
 
 
 class ConstitutionStage(StageSection):

@@ -197,9 +197,15 @@ class LabelStage(StageSection):
     comparisons: Reference | None = None
     """In place of `samples`, comparisons that are built already: a stage of kind `choose`, or a
     file of prompts with `a` and `b`."""
-    feedback: Literal["simulation", "humans"] = "simulation"
-    """humans: the comparisons go to the annotation page, and the stage waits for their labels."""
+    feedback: Literal["simulation", "humans", "judge"] = "simulation"
+    """humans: the comparisons go to the annotation page, and the stage waits for their labels.
+    judge: a judge of your own is asked, in both orders."""
     humans: HumansConfig = HumansConfig()
+    judge: str | None = None
+    """Who is asked with `feedback: judge`: a YAML file with the options of `tutelage judge`, or a
+    Python function FILE.py:NAME of comparisons."""
+    max_failed_share: Share = 0.25
+    """Stop when the judge can tell nothing of a larger share of the comparisons."""
     annotator: Literal["people", "judge"] | None = None
     """Who answers in the simulation: simulated people (noisy, they like long and polite answers)
     or a simulated AI judge (consistent, but blind to some facts), both of the helpdesk world."""
@@ -237,12 +243,22 @@ class LabelStage(StageSection):
             )
         return self
 
+    def files(self) -> Iterator[tuple[str, str]]:
+        """Files of the user's own that say what the stage does: the key that names each, and it."""
+        if self.judge is not None:
+            yield "judge", file_of(self.judge)
+
     @model_validator(mode="after")
     def _somebody_answers(self) -> Self:
         if self.feedback == "simulation" and self.annotator is None:
             raise ValueError(
                 "annotator is missing: people or judge of the helpdesk world; or ask people on "
-                "the annotation page with feedback: humans"
+                "the annotation page with feedback: humans, or a judge model with feedback: judge"
+            )
+        if (self.feedback == "judge") != (self.judge is not None):
+            raise ValueError(
+                f"feedback is {self.feedback!r} and judge is {self.judge!r}: set both, feedback to "
+                "'judge' and judge to a YAML file or FILE.py:NAME, or neither"
             )
         return self
 

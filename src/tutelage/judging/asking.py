@@ -1,4 +1,4 @@
-"""Asks a judge model: once for each question, within the budget, again where that may help.
+"""Asks a model that judges or writes: once each question, within the budget, again if that helps.
 
 request ──key──> cache ──known──────────────────────────────> reply
                    └─ budget ──reserve──> model ──settle──> cache ──> reply
@@ -176,14 +176,14 @@ class Asker:
         self.counts["failed"] += 1
         self._failures_in_a_row += 1
         if error.hopeless:
-            self._ended = JudgeError(f"judge {self.model.name}: {error}")
+            self._ended = JudgeError(f"{self.model.name}: {error}")
             return self._ended
         in_a_row, most = self._failures_in_a_row, self.limits.failures
         # A single request may be refused for its length; if all are, it is not the requests.
         never = not self._replied and (error.again or in_a_row >= most)
         if never or (error.again and in_a_row >= most):
             self._ended = JudgeError(
-                f"judge {self.model.name} cannot be asked, {in_a_row} in a row had to be given up: "
+                f"{self.model.name} cannot be asked, {in_a_row} in a row had to be given up: "
                 f"{error}. Replies so far are kept in the cache: run the same again to go on"
             )
             return self._ended

@@ -1,4 +1,4 @@
-"""A judge model behind an OpenAI-compatible endpoint, asked through the official client.
+"""A model behind an OpenAI-compatible endpoint, asked through the official client.
 
     POST /chat/completions    a reply, with the likeliest tokens where the endpoint gives them
     POST /decisions           the labels' probabilities, from models that decide and do not write
@@ -38,14 +38,18 @@ _HOPELESS = frozenset({401, 402, 403, 404})
 def token_from_environment(url: str, name: str) -> str:
     """The token in an environment variable; endpoints on this machine may do without.
 
+    Args:
+        url: of the endpoint.
+        name: of the variable; empty where the endpoint takes whoever comes.
+
     Raises:
         ConfigError: there is none, and the endpoint is elsewhere.
     """
-    token = os.environ.get(name, "")
+    token = os.environ.get(name, "") if name else "none"
     if token or _on_this_machine(url):
         return token or "none"
     raise ConfigError(
-        f"the judge at {url} needs a token: set {name} in the environment, or name the variable "
+        f"the model at {url} needs a token: set {name} in the environment, or name the variable "
         "that holds it (token_env)"
     )
 
@@ -77,7 +81,7 @@ class EndpointModel:
         """
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"judge at {url!r}: expected http://HOST:PORT/v1 or https://HOST/v1")
+            raise ConfigError(f"model at {url!r}: expected http://HOST:PORT/v1 or https://HOST/v1")
         if find_spec("openai") is None:
             raise MissingExtraError("openai", "judge")
         self.model, self.url, self.extra = model, url.rstrip("/"), dict(extra or {})
@@ -208,13 +212,14 @@ class EndpointModel:
             listed = choice.logprobs.content if choice.logprobs is not None else None
             tokens = None if not listed else tuple(map(_token, listed))
             usage = completion.usage
+            cut = choice.finish_reason == "length"
             counted: tuple[int | None, int | None] = (None, None)
             if usage is not None:
                 counted = (int(usage.prompt_tokens), int(usage.completion_tokens))
         except (AttributeError, IndexError, TypeError, ValueError) as error:
             reason = f"{self.url} answered with no chat completion ({error})"
             raise AskError(reason, again=True, maybe_billed=True) from None
-        return ModelReply(text, tokens, *counted)
+        return ModelReply(text, tokens, *counted, cut)
 
 
 def _read_decision(decision: "Decision") -> ModelReply:

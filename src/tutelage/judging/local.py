@@ -86,8 +86,8 @@ class LocalModel:
                 f"the model reads {longest}"
             )
         if not request.labels:
-            text, length = self._write(prompt, request.max_tokens)
-            return ModelReply(text, None, len(prompt), length)
+            text, length, cut = self._write(prompt, request.max_tokens)
+            return ModelReply(text, None, len(prompt), length, cut)
         masses = self._masses(prompt, request.labels)
         likeliest = max(masses, key=lambda label: masses[label])
         return ModelReply(likeliest, (Token(likeliest, masses),), len(prompt), 1)
@@ -122,7 +122,7 @@ class LocalModel:
                         found[ending] = math.exp(given + float(logprobs[-1, ending[-1]]))
         return [found[ending] for ending in endings]
 
-    def _write(self, prompt: Sequence[int], most: int) -> tuple[str, int]:
+    def _write(self, prompt: Sequence[int], most: int) -> tuple[str, int, bool]:
         import torch
 
         ids = torch.tensor([list(prompt)], device=self.model.device)
@@ -137,7 +137,8 @@ class LocalModel:
                 eos_token_id=stops,
                 pad_token_id=stops[0] if stops else 0,
             )[0, len(prompt) :].tolist()
-        return str(self.codec.tokenizer.decode(written, skip_special_tokens=True)), len(written)
+        text = str(self.codec.tokenizer.decode(written, skip_special_tokens=True))
+        return text, len(written), not written or written[-1] not in stops
 
 
 def label_masses(

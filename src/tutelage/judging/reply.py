@@ -53,6 +53,8 @@ class ModelReply:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     """As counted by whoever ran the model; None where they do not say."""
+    cut: bool = False
+    """Whether the longest length ended it."""
 
     def to_json(self) -> dict[str, Any]:
         """All fields."""
@@ -67,6 +69,7 @@ class ModelReply:
             None if tokens is None else tuple(Token(t["text"], t["likeliest"]) for t in tokens),
             row["prompt_tokens"],
             row["completion_tokens"],
+            row.get("cut", False),
         )
 
 

@@ -42,6 +42,9 @@ class StageContext:
     """What the stage goes on from, and saves itself to, when it is interrupted."""
     evidence: Path | None = None
     """Where the stage writes what explains a failure; it stays when the stage fails."""
+    replies: Path | None = None
+    """File that keeps what judges and writers have replied, which may have cost money: it stays
+    when the stage fails or its settings change. Without it they are asked again."""
     cores: int = 1
     """Cores of all stages together. Threads with work of their own may be as many, whatever runs
     beside the stage; threads that wait for each other in every operation may not."""

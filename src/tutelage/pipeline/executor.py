@@ -84,6 +84,8 @@ class Workplace:
     """What stages print, a file each; empty ones are removed."""
     errors: Path
     """Tracebacks of unexpected errors, a file each."""
+    replies: Path
+    """What judges and writers have replied, a file for each stage that asks any."""
     references: References
     console: Console
     registry: Registry = STAGES
@@ -216,6 +218,7 @@ class Executor:
             checkpoints=CheckpointPlace(beginning.folder, about, config, beginning.weights),
             log=log,
             error_file=error_file,
+            replies=self._place.replies / f"{job.name}.sqlite",
             trackers=self._place.trackers,
         )
 

@@ -17,12 +17,12 @@ from tutelage.evaluation.judge_probes import Probed, chosen_for_probes, with_opi
 from tutelage.evaluation.judge_report import Judged, judge_report
 from tutelage.feedback.location import is_store
 from tutelage.feedback.store import PreferenceStore
-from tutelage.judging import Judge, ModelJudge, Verdict, asked_in_both_orders
+from tutelage.judging import ModelJudge, Verdict
+from tutelage.pipeline.judges import FunctionJudge
 from tutelage.pipeline.reward_tools import answers_of
 from tutelage.records import Comparison, Preference, Prompt
 
 __all__ = [
-    "FunctionJudge",
     "Pairs",
     "cost_of",
     "label_pairs",
@@ -57,31 +57,6 @@ class Pairs:
             )
             for verdict in verdicts
         ]
-
-
-class FunctionJudge:
-    """A Python function of comparisons, asked in both orders."""
-
-    def __init__(self, judge: Judge, name: str) -> None:
-        """Args: the function, and its name in the record."""
-        self.function, self.name = judge, name
-
-    def judge(
-        self, comparisons: Sequence[Comparison], progress: Progress = lambda done, total: None
-    ) -> list[Verdict]:
-        """One verdict for each comparison.
-
-        Raises:
-            RewardError: the function returned what is no probability, or not one for each.
-        """
-        orders = asked_in_both_orders(self.function, comparisons)
-        progress(len(comparisons), len(comparisons))
-        return [Verdict(*row) for row in zip(comparisons, orders, strict=True)]
-
-    def preferences(self, verdicts: Sequence[Verdict]) -> list[Preference]:
-        """The verdicts as records; those without a probability are left out."""
-        rows = (verdict.preference(self.name) for verdict in verdicts)
-        return [row for row in rows if row is not None]
 
 
 def names_a_store(name: str | Path) -> bool:

@@ -113,6 +113,7 @@ def run_recipe(
         run_folder,
         run_folder / "logs",
         run_folder / "errors",
+        run_folder / "replies",
         references,
         console,
         registry,
@@ -164,8 +165,8 @@ def run_stage(
         console.print(f"{output} is finished already", highlight=False, soft_wrap=True)
         return output
     hidden = output.with_name(f".{output.name}.partial")
-    logs, errors = (output.with_name(f"{output.name}.{name}") for name in ("logs", "errors"))
-    place = Workplace(hidden, logs, errors, references, console, registry)
+    beside = (output.with_name(f"{output.name}.{name}") for name in ("logs", "errors", "replies"))
+    place = Workplace(hidden, *beside, references, console, registry)
     check_memory_of_stage(stage, references, console, registry)
     with RunLock(hidden), Interrupts() as interrupts:
         try:

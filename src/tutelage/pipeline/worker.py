@@ -73,6 +73,8 @@ class Task:
     """Receives what the stage prints."""
     error_file: Path
     """Receives the traceback of an error nobody expected."""
+    replies: Path | None = None
+    """Keeps what models behind endpoints have replied."""
     trackers: Trackers = field(default_factory=Trackers)
     cores: int = 1
     """Of all stages together."""
@@ -172,6 +174,7 @@ def _run_stage(task: Task, sender: Connection) -> Succeeded:
             references=task.references,
             checkpoints=checkpoints,
             evidence=task.error_file.with_suffix(""),
+            replies=task.replies,
         )
         result = importlib.import_module(task.module).run(task.config, context)
     numbers = {key: float(value) for key, value in result.items()}

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.errors import DataError
 from tutelage.data.loaders import Samples
+from tutelage.errors import DataError
 from tutelage.feedback.gather import agreement, pairs, pairs_of_samples, turned
 from tutelage.records import Comparison, Message, Preference, Prompt
 

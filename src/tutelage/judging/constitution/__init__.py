@@ -6,6 +6,7 @@ constitution.yaml ──> Constitution ─┬─ revise ──> Transcript ─�
 See docs/constitution.md.
 """
 
+from tutelage.judging.constitution.asked_writer import AskedWriter
 from tutelage.judging.constitution.document import (
     BUNDLED,
     Constitution,
@@ -13,7 +14,6 @@ from tutelage.judging.constitution.document import (
     Principle,
     load_constitution,
 )
-from tutelage.judging.constitution.endpoint import EndpointWriter
 from tutelage.judging.constitution.preference import (
     PrincipleJudge,
     Unscorable,
@@ -31,10 +31,10 @@ from tutelage.judging.constitution.writer import Conversation, Writer, with_prea
 
 __all__ = [
     "BUNDLED",
+    "AskedWriter",
     "Constitution",
     "ConstitutionFile",
     "Conversation",
-    "EndpointWriter",
     "Principle",
     "PrincipleJudge",
     "Revision",

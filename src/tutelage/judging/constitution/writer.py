@@ -2,7 +2,7 @@
 
 conversations ──Writer──> what comes next in each: a text, or the error for which there is none
 
-Writers: `tutelage.generation.LocalWriter` (a policy in this process), `EndpointWriter` (any
+Writers: `tutelage.generation.LocalWriter` (a policy in this process), `AskedWriter` (any
 OpenAI-compatible service), `tutelage.worlds.helpdesk.HelpdeskReviser` (the built-in world's rules).
 """
 

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import torch
 
-from tutelage.config import ConstitutionStage
+from tutelage.config import ConstitutionStage, EndpointConfig
 from tutelage.errors import GenerationError
 from tutelage.generation import LocalWriter
-from tutelage.judging.constitution import Constitution, EndpointWriter, Writer
-from tutelage.judging.constitution.endpoint import EndpointLimits
+from tutelage.judging import Asker, AskLimits, Budget, EndpointModel, JudgeCache
+from tutelage.judging.constitution import AskedWriter, Constitution, Writer
+from tutelage.judging.endpoint import token_from_environment
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import generator, local_engine, sampling_of
 from tutelage.worlds.helpdesk import HelpdeskReviser
@@ -23,7 +24,7 @@ def new_writer(
     if config.writer == "helpdesk":
         return _helpdesk_rules(constitution), generator(context)
     if config.endpoint is not None:
-        return _endpoint(config, context), generator(context)
+        return _endpoint(config.endpoint, context), generator(context)
     assert config.model is not None, "the stage is refused without a model"
     engine, tokenizer, source = local_engine(
         context.resolve(config.model, "model"), config.sampling, context
@@ -38,19 +39,16 @@ def new_writer(
     return writer, source
 
 
-def _endpoint(config: ConstitutionStage, context: StageContext) -> EndpointWriter:
-    endpoint = config.endpoint
-    assert endpoint is not None, "the stage is refused without an endpoint"
-    limits = EndpointLimits(
-        max_tokens=endpoint.max_tokens,
-        temperature=endpoint.temperature,
-        concurrency=endpoint.concurrency,
-        retries=endpoint.retries,
-        seconds=endpoint.seconds,
+def _endpoint(endpoint: EndpointConfig, context: StageContext) -> AskedWriter:
+    token = token_from_environment(endpoint.url, endpoint.token_env)
+    asker = Asker(
+        EndpointModel(endpoint.model, endpoint.url, token),
+        JudgeCache(context.replies),
+        budget=Budget(endpoint.max_total_tokens),
+        limits=AskLimits(endpoint.concurrency, endpoint.seconds, endpoint.retries),
+        notify=context.progress.message,
     )
-    return EndpointWriter.with_key_from(
-        endpoint.token_env, endpoint.url, endpoint.model, limits=limits
-    )
+    return AskedWriter(asker, max_tokens=endpoint.max_tokens, temperature=endpoint.temperature)
 
 
 def _helpdesk_rules(constitution: Constitution) -> HelpdeskReviser:

@@ -1,4 +1,4 @@
-"""The endpoint's writer over real connections, against a server of a few lines."""
+"""A writer behind an endpoint, over real connections, against a server of a few lines."""
 
 import json
 import threading
@@ -8,12 +8,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tutelage.errors import ConfigError, GenerationError
-from tutelage.judging.constitution.endpoint import EndpointLimits, EndpointWriter
+from tutelage.judging import Asker, AskLimits, Budget, EndpointModel, JudgeCache
+from tutelage.judging.constitution import AskedWriter
+from tutelage.judging.endpoint import token_from_environment
 from tutelage.records import Message
 
 pytest.importorskip("openai")
 
-LIMITS = EndpointLimits(max_tokens=7, temperature=0.3, concurrency=4, retries=2, seconds=10.0)
+LIMITS = AskLimits(concurrency=4, seconds=10.0, retries=2, first_pause=0.01)
 
 
 def reply(text, finish="stop"):
@@ -22,7 +24,9 @@ def reply(text, finish="stop"):
         "message": {"role": "assistant", "content": text},
         "finish_reason": finish,
     }
-    return {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+    used = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    about = {"id": "1", "object": "chat.completion", "created": 0, "model": "m"}
+    return {**about, "choices": [choice], "usage": used}
 
 
 @pytest.fixture
@@ -42,8 +46,6 @@ def serve():
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))
-                # Without it the client pauses for half a second at least.
-                self.send_header("retry-after-ms", "1")
                 self.end_headers()
                 self.wfile.write(data)
 
@@ -71,8 +73,10 @@ def say(*texts):
 def writer():
     made = []
 
-    def build(url, **options):
-        made.append(EndpointWriter(url, "tiny", limits=LIMITS, **options))
+    def build(url, key="none", cache=None, budget=None):
+        model = EndpointModel("tiny", url, key)
+        asker = Asker(model, JudgeCache(cache), budget=budget, limits=LIMITS)
+        made.append(AskedWriter(asker, max_tokens=7, temperature=0.3))
         return made[-1]
 
     yield build
@@ -120,23 +124,45 @@ def test_one_failure_takes_its_own_place(serve, writer):
     assert all(isinstance(each, GenerationError) for each in found[1:4])
     assert "500" in str(found[1])
     assert str(found[2]) == "cut off at 7 tokens"
-    assert "without a choice" in str(found[3])
+    assert "no chat completion" in str(found[3])
 
 
 @pytest.mark.parametrize("status", [401, 404])
 def test_what_every_request_would_meet_ends_at_once(serve, writer, status):
     url, _ = serve(lambda body: (status, {"error": {"message": "wrong key"}}))
-    with pytest.raises(GenerationError, match=rf"answered {status} for model 'tiny'.*wrong key"):
-        writer(url)(say("x"))
+    with pytest.raises(GenerationError, match=rf"tiny: .*wrong key|tiny: .*HTTP {status}"):
+        writer(url)(say("x", "y"))
 
 
-def test_nobody_listening_is_a_failure_of_each(writer):
-    found = writer("http://127.0.0.1:9/v1")(say("x"))
-    assert "APIConnectionError" in str(found[0])
+def test_nobody_listening_ends_at_once(writer):
+    with pytest.raises(GenerationError, match=r"cannot be reached .*: is it running"):
+        writer("http://127.0.0.1:9/v1")(say("x"))
+
+
+def test_texts_are_kept_and_not_asked_for_again(serve, writer, tmp_path):
+    url, seen = serve(lambda body: (200, reply(f"text {body['seed']}")))
+    for _ in range(2):
+        written = writer(url, cache=tmp_path / "replies.sqlite")(say("x", "x", "y"))
+        # Equal conversations of one call are given texts of their own.
+        assert written == ["text 0", "text 1", "text 0"]
+    assert len(seen) == 3
+
+
+def test_budget_ends_it_and_a_larger_one_goes_on(serve, writer, tmp_path):
+    url, seen = serve(lambda body: (200, reply("fine")))
+    cache = tmp_path / "replies.sqlite"
+    texts = [f"text {i}" for i in range(30)]
+    with pytest.raises(GenerationError, match=r"might exceed the budget.*run the same again"):
+        writer(url, cache=cache, budget=Budget(200))(say(*texts))
+    asked = len(seen)
+    assert 0 < asked < 30
+    assert writer(url, cache=cache, budget=Budget(10_000))(say(*texts)) == ["fine"] * 30
+    assert len(seen) == 30
 
 
 def test_key_that_is_named_must_be_set(monkeypatch):
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
-    with pytest.raises(ConfigError, match="NO_SUCH_KEY is not set"):
-        EndpointWriter.with_key_from("NO_SUCH_KEY", "http://127.0.0.1:9/v1", "m")
-    EndpointWriter.with_key_from("", "http://127.0.0.1:9/v1", "m").close()
+    with pytest.raises(ConfigError, match="set NO_SUCH_KEY in the environment"):
+        token_from_environment("https://models.example/v1", "NO_SUCH_KEY")
+    assert token_from_environment("https://models.example/v1", "") == "none"
+    assert token_from_environment("http://127.0.0.1:9/v1", "NO_SUCH_KEY") == "none"
