@@ -165,8 +165,10 @@ def run_stage(
         console.print(f"{output} is finished already", highlight=False, soft_wrap=True)
         return output
     hidden = output.with_name(f".{output.name}.partial")
-    beside = (output.with_name(f"{output.name}.{name}") for name in ("logs", "errors", "replies"))
-    place = Workplace(hidden, *beside, references, console, registry)
+    logs, errors, replies = (
+        output.with_name(f"{output.name}.{name}") for name in ("logs", "errors", "replies")
+    )
+    place = Workplace(hidden, logs, errors, replies, references, console, registry)
     check_memory_of_stage(stage, references, console, registry)
     with RunLock(hidden), Interrupts() as interrupts:
         try:
