@@ -81,7 +81,7 @@ def _run(row: Row, chosen: argparse.Namespace) -> str:
     seconds = min(chosen.seconds, 1.0) if chosen.quick else chosen.seconds
 
     def measure() -> dict:
-        record = run_row(row, chosen.repeats, _opener(row, chosen), seconds)
+        record = run_row(row, chosen.repeats, _opener(row, chosen), seconds, _tell)
         return record | {"commit": machine.commit(ROOT), "threads": chosen.threads}
 
     def keep(record: dict) -> None:
@@ -92,6 +92,10 @@ def _run(row: Row, chosen: argparse.Namespace) -> str:
         _say(record)
 
     return str(run_until_quiet(measure, keep, chosen.retries)["status"])
+
+
+def _tell(line: str) -> None:
+    print(f"  {line}", file=sys.stderr, flush=True)
 
 
 def _opener(row: Row, chosen: argparse.Namespace) -> Callable[[Side], SideProcess]:

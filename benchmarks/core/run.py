@@ -44,7 +44,13 @@ def run_until_quiet(
     return record
 
 
-def run_row(row: Row, repeats: int, open_side: Open, seconds: float = 0.0) -> dict[str, Any]:
+def run_row(
+    row: Row,
+    repeats: int,
+    open_side: Open,
+    seconds: float = 0.0,
+    notify: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
     """Measures the row and returns its record; `status` says whether its ratios count.
 
     Args:
@@ -52,6 +58,7 @@ def run_row(row: Row, repeats: int, open_side: Open, seconds: float = 0.0) -> di
         repeats: turns of each side.
         open_side: starts its process.
         seconds: least length of a turn, where calls in one process do the same work.
+        notify: told of each turn when it is over.
     """
     if row.fresh or not row.repeatable:
         seconds = 0.0
@@ -70,7 +77,7 @@ def run_row(row: Row, repeats: int, open_side: Open, seconds: float = 0.0) -> di
     }
     started = time.perf_counter()
     try:
-        _measure(row, repeats, open_side, record, seconds)
+        _measure(row, repeats, open_side, record, seconds, notify)
         record |= judged(row, record)
         if record["status"] == "ok" and row.work is not None:
             record["limit"] = _limit(row, record["sides"], open_side)
@@ -82,7 +89,12 @@ def run_row(row: Row, repeats: int, open_side: Open, seconds: float = 0.0) -> di
 
 
 def _measure(
-    row: Row, repeats: int, open_side: Open, record: dict[str, Any], seconds: float
+    row: Row,
+    repeats: int,
+    open_side: Open,
+    record: dict[str, Any],
+    seconds: float,
+    notify: Callable[[str], None],
 ) -> None:
     """Fills `record` with gates, and sides with one value of each figure per repeat."""
     with ExitStack() as stack:
@@ -99,7 +111,7 @@ def _measure(
         record["order"] = [side.name for _, side in rounds(sides, repeats)]
         if row.fresh:
             stack.close()
-        measured = _take_turns(row, sides, repeats, ready, open_side, seconds)
+        measured = _take_turns(row, sides, repeats, ready, open_side, seconds, notify)
     for name, figures in measured.items():
         record["sides"][name] |= {
             "measured": figures,
@@ -131,9 +143,10 @@ def _take_turns(
     ready: Mapping[str, SideProcess],
     open_side: Open,
     seconds: float,
+    notify: Callable[[str], None],
 ) -> dict[str, Figures]:
     measured: dict[str, Figures] = {side.name: {} for side in sides}
-    for _, side in rounds(sides, repeats):
+    for turn, (_, side) in enumerate(rounds(sides, repeats), 1):
         if row.fresh:
             with open_side(side) as process:
                 process.prepare()
@@ -142,6 +155,8 @@ def _take_turns(
             figures = ready[side.name].run(seconds)
         for key, value in figures.items():
             measured[side.name].setdefault(key, []).append(value)
+        shown = ", ".join(f"{key} {figures[key]:.4g}" for key in row.quantities if key in figures)
+        notify(f"turn {turn} of {len(sides) * repeats}, {side.name}: {shown}")
     return measured
 
 
