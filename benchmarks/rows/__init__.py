@@ -32,6 +32,7 @@ ROWS: dict[str, Callable[[bool], Row]] = {
     "C4": update.c4,
     "C5": ppo.c5,
     "C5b": ppo.c5b,
+    "C5bt": ppo.c5bt,
     "C6": ppo.c6,
     "C6b": ppo.c6b,
     "C6f": ppo.c6f,

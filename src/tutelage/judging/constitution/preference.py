@@ -20,7 +20,7 @@ from statistics import fmean
 from tutelage.errors import GenerationError
 from tutelage.judging.constitution.document import Constitution, Principle
 from tutelage.judging.constitution.writer import Conversation, Writer, with_preamble
-from tutelage.judging.judge import Judge, in_both_orders
+from tutelage.judging.judge import Judge, asked_in_both_orders
 from tutelage.records import Comparison, Message, Preference
 
 __all__ = ["PrincipleJudge", "Unscorable", "prefer", "read_verdict", "written_judge"]
@@ -76,34 +76,17 @@ def prefer(
     found: list[dict[str, tuple[float, float]]] = [{} for _ in comparisons]
     for principle in constitution.principles:
         asked = [place for place, each in enumerate(drawn) if principle in each]
-        verdicts = _both_orders(judge_of(principle), [comparisons[place] for place in asked])
-        for place, verdict in zip(asked, verdicts, strict=True):
-            if verdict is not None:
-                found[place][principle.id] = verdict
+        if not asked:
+            continue
+        orders = asked_in_both_orders(judge_of(principle), [comparisons[i] for i in asked])
+        for place, (first, second) in zip(asked, orders, strict=True):
+            if first is not None and second is not None:
+                found[place][principle.id] = first, second
     return [
         _preference(comparison, orders, annotator, constitution, certainty)
         if orders
         else Unscorable(comparison, tuple(principle.id for principle in each))
         for comparison, orders, each in zip(comparisons, found, drawn, strict=True)
-    ]
-
-
-def _both_orders(
-    judge: Judge, comparisons: Sequence[Comparison]
-) -> list[tuple[float, float] | None]:
-    """Probability that `a` is better where it was shown first, and where it was shown second."""
-    asked: list[Sequence[float | None]] = []
-
-    def noted(batch: Sequence[Comparison]) -> Sequence[float | None]:
-        asked.append(list(judge(batch)))
-        return asked[-1]
-
-    if not comparisons:
-        return []
-    in_both_orders(noted, comparisons)
-    return [
-        None if first is None or second is None else (first, 1.0 - second)
-        for first, second in zip(*asked, strict=True)
     ]
 
 
