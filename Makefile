@@ -55,8 +55,8 @@ torture: setup ## kill training stages 200 times at random moments and resume th
 	KILLS=200 HANGS=all $(PYTEST) -s --timeout 7200 tests/unit/pipeline/stages/test_kills.py \
 		tests/unit/pipeline/stages/test_hangs.py
 
-soak: setup ## train a toy for SOAK_MINUTES (10), ask a service 10,000 times; watch memory, files and threads
-	$(PYTEST) -m soak -s --timeout 0 tests/unit/pipeline/stages/test_soak.py tests/unit/rewards/test_service.py
+soak: setup ## train a toy for SOAK_MINUTES (10), ask a service 10,000 times; watch memory, files and threads; run 1,000 programs 16 at a time
+	$(PYTEST) -m soak -s --timeout 0 tests/unit/pipeline/stages/test_soak.py tests/unit/rewards/test_service.py tests/unit/rewards/sandbox
 
 docs: setup ## write docs/configuration.md from the configuration models
 	$(BIN)/tutelage config --reference > docs/configuration.md

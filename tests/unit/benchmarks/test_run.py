@@ -185,8 +185,6 @@ def test_discarded_runs_are_kept_and_measured_again(statuses, kept):
 def test_each_turn_is_told_when_it_is_over():
     told = []
     sides = {"tutelage": [1.0, 1.0], "peer": [3.0, 3.25]}
-    run_row(
-        ROW, 2, lambda s: ScriptedSide(s, iter(sides[s.environment]), []), notify=told.append
-    )
+    run_row(ROW, 2, lambda s: ScriptedSide(s, iter(sides[s.environment]), []), notify=told.append)
     assert told[0] == "turn 1 of 4, tutelage: wall_s 1, cpu_s 1"
     assert len(told) == 4
