@@ -13,7 +13,7 @@ bounds the whole, however fast everything else is made.
 import argparse
 import sys
 import time
-from typing import Any
+from collections.abc import Iterable
 
 from benchmarks.rows.decode import c1t
 from benchmarks.rows.overhead import INSIDE
@@ -53,10 +53,7 @@ def _table(name: str, dtype: str, quick: bool) -> list[str]:
     began = time.process_time()
     ours.run()
     seconds = time.process_time() - began
-    averages = _profiled(ours)
-    spent = dict.fromkeys(("products", "attention", "optimiser", "the rest"), 0.0)
-    for row in averages:
-        spent[_kind(row.key)] += row.self_cpu_time_total / 1e6
+    spent, flops = _profiled(ours)
     total = sum(spent.values())
     lines = [
         f"{name}, {dtype}, one core: {seconds:.2f} CPU seconds, {total:.2f} under the profiler",
@@ -67,7 +64,6 @@ def _table(name: str, dtype: str, quick: bool) -> list[str]:
         assert work is not None, "its limit is known"
         least = least_seconds(**work, dtype=dtype, rates=rates)
         return [*lines, f"  bytes and products: {least:.2f} s at least, {least / seconds:.0%}"]
-    flops = float(sum(row.flops for row in averages if _kind(row.key) == "products"))
     least, rate = flops / rates["flops"], flops / spent["products"]
     return [
         *lines,
@@ -91,12 +87,38 @@ def _updating(name: str, dtype: str, quick: bool) -> OurPPO:
     return update
 
 
-def _profiled(ours: OurEngine | OurPPO) -> Any:
-    from torch.profiler import ProfilerActivity, profile
+def _profiled(ours: OurEngine | OurPPO) -> tuple[dict[str, float], float]:
+    """Seconds by kind of operator, and the operations of products.
 
-    with profile(activities=[ProfilerActivity.CPU], with_flops=True, acc_events=True) as profiler:
+    Of the profiler's own records: its Python events of an update of 135M would not fit into memory.
+    """
+    from torch.autograd.profiler import profile
+
+    with profile(with_flops=True) as profiler:
         ours.run()
-    return profiler.key_averages()
+    events = profiler.kineto_results.events()
+    flops = sum(event.flops() for event in events if _kind(event.name()) == "products")
+    rows = ((e.start_thread_id(), e.start_ns(), e.end_ns(), e.name()) for e in events)
+    return seconds_by_kind(rows), float(flops)
+
+
+def seconds_by_kind(events: Iterable[tuple[int, int, int, str]]) -> dict[str, float]:
+    """What operators took without those that they called, by kind.
+
+    Args:
+        events: thread, start and end in nanoseconds, and name.
+    """
+    spent = dict.fromkeys(("products", "attention", "optimiser", "the rest"), 0)
+    around: list[tuple[int, int, str]] = []
+    # Of two that start together the longer one has called the other.
+    for thread, start, end, name in sorted(events, key=lambda e: (e[0], e[1], -e[2])):
+        while around and (around[-1][0] != thread or around[-1][1] <= start):
+            around.pop()
+        if around:
+            spent[_kind(around[-1][2])] -= end - start
+        spent[_kind(name)] += end - start
+        around.append((thread, end, name))
+    return {kind: nanoseconds / 1e9 for kind, nanoseconds in spent.items()}
 
 
 def _kind(key: str) -> str:

@@ -1,0 +1,25 @@
+import pytest
+from benchmarks.profiles import seconds_by_kind
+
+SECOND = 10**9
+
+
+def test_each_operator_is_counted_without_those_it_called():
+    events = [
+        (1, 0, 10 * SECOND, "aten::linear"),
+        (1, 0, 8 * SECOND, "aten::addmm"),
+        (1, 8 * SECOND, 9 * SECOND, "aten::copy_"),
+        (1, 10 * SECOND, 12 * SECOND, "aten::_scaled_dot_product_attention"),
+        # Another thread at the same time calls for itself.
+        (2, 1 * SECOND, 4 * SECOND, "aten::_fused_adamw_"),
+    ]
+    spent = seconds_by_kind(reversed(events))
+    assert spent["products"] + spent["the rest"] == pytest.approx(10.0)
+    assert spent["attention"] == pytest.approx(2.0)
+    assert spent["optimiser"] == pytest.approx(3.0)
+
+
+def test_a_product_inside_the_rest_is_a_product():
+    events = [(1, 0, 5 * SECOND, "MulBackward0"), (1, SECOND, 3 * SECOND, "aten::mm")]
+    spent = seconds_by_kind(events)
+    assert (spent["products"], spent["the rest"]) == (2.0, 3.0)
