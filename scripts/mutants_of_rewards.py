@@ -157,8 +157,8 @@ MUTANTS = (
     Mutant(
         "judge-asked-in-one-order",
         "src/tutelage/judging/judge.py",
-        "None if there is None or here is None else (there + 1.0 - here) / 2",
-        "None if there is None or here is None else there",
+        "None if first is None or second is None else (first + second) / 2",
+        "None if first is None or second is None else first",
         "A judge's taste for the first answer becomes a label.",
         _JUDGES,
     ),

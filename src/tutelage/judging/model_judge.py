@@ -27,7 +27,7 @@ from tutelage.judging.verdict import distribution, expectation, shares
 from tutelage.records import Comparison, Preference, Prompt
 from tutelage.tracking.fingerprint import fingerprint
 
-__all__ = ["JudgeSettings", "ModelJudge", "Rating", "Verdict"]
+__all__ = ["OVER_BUDGET", "JudgeSettings", "ModelJudge", "Rating", "Verdict"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
