@@ -54,7 +54,7 @@ def c5b(quick: bool) -> Row:
 
 
 def c5bt(quick: bool) -> Row:
-    """135M, against the peer with its best settings."""
+    """135M, against the peer tuned in float32."""
     goal = ">= 4x, >= 55 % of the bfloat16 limit"
     return _row("C5bt", ppo_requests("C5b", quick), goal, peers=(_FLOAT32,))
 

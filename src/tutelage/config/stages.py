@@ -248,12 +248,24 @@ class LabelStage(StageSection):
         if self.judge is not None:
             yield "judge", file_of(self.judge)
 
+    @property
+    def asked(self) -> Literal["people", "judge"]:
+        """Who answers: for whom a `choose` stage has comparisons in a file of that name."""
+        if self.feedback == "simulation":
+            return self.annotator or "people"
+        return "judge" if self.feedback == "judge" else "people"
+
     @model_validator(mode="after")
     def _somebody_answers(self) -> Self:
         if self.feedback == "simulation" and self.annotator is None:
             raise ValueError(
                 "annotator is missing: people or judge of the helpdesk world; or ask people on "
                 "the annotation page with feedback: humans, or a judge model with feedback: judge"
+            )
+        if self.feedback == "judge" and self.annotator is not None:
+            raise ValueError(
+                f"feedback is 'judge' and annotator is {self.annotator!r}, which belongs to the "
+                "simulation: leave annotator out, or judge and feedback"
             )
         if (self.feedback == "judge") != (self.judge is not None):
             raise ValueError(

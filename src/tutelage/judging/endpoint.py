@@ -45,9 +45,10 @@ def token_from_environment(url: str, name: str) -> str:
     Raises:
         ConfigError: there is none, and the endpoint is elsewhere.
     """
-    token = os.environ.get(name, "") if name else "none"
-    if token or _on_this_machine(url):
-        return token or "none"
+    if token := os.environ.get(name):
+        return token
+    if not name or _on_this_machine(url):
+        return "none"
     raise ConfigError(
         f"the model at {url} needs a token: set {name} in the environment, or name the variable "
         "that holds it (token_env)"

@@ -5,7 +5,9 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["LoopThread"]
+from tutelage.judging.asking import Asker
+
+__all__ = ["AskerThread", "LoopThread"]
 
 Value = TypeVar("Value")
 
@@ -32,3 +34,26 @@ class LoopThread:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
         self.loop.close()
+
+
+class AskerThread:
+    """The event loop of an asker, from its first work until it is closed."""
+
+    def __init__(self, asker: Asker, name: str) -> None:
+        """Nothing is started yet; the thread will have the name."""
+        self._asker, self._name = asker, name
+        self._thread: LoopThread | None = None
+
+    def run(self, work: Coroutine[Any, Any, Value]) -> Value:
+        """As `LoopThread.run`."""
+        if self._thread is None:
+            self._thread = LoopThread(self._name)
+        return self._thread.run(work)
+
+    def close(self) -> None:
+        """Closes the model's connections and the cache; closing twice is harmless."""
+        if self._thread is not None:
+            self._thread.run(self._asker.model.close())
+            self._thread.close()
+        self._thread = None
+        self._asker.cache.close()

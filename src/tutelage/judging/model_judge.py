@@ -19,7 +19,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from tutelage.errors import JudgeError
 from tutelage.judging.asking import Asker, BudgetSpentError, GivenUpError
-from tutelage.judging.loop_thread import LoopThread
+from tutelage.judging.loop_thread import AskerThread
 from tutelage.judging.prompt import WORDING, Question
 from tutelage.judging.reply import JudgeRequest, ModelReply
 from tutelage.judging.rubric import Rubric
@@ -27,11 +27,12 @@ from tutelage.judging.verdict import distribution, expectation, shares
 from tutelage.records import Comparison, Preference, Prompt
 from tutelage.tracking.fingerprint import fingerprint
 
-__all__ = ["OVER_BUDGET", "JudgeSettings", "ModelJudge", "Rating", "Verdict"]
+__all__ = ["OVER_BUDGET", "JudgeSettings", "ModelJudge", "Progress", "Rating", "Verdict"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Progress = Callable[[int, int], None]
+"""Told how many are done, and of how many."""
 
 UNREADABLE = "unreadable"
 OVER_BUDGET = "budget"
@@ -138,7 +139,7 @@ class ModelJudge:
         self.counts: Counter[str] = Counter()
         """questions, and those among them that were unreadable."""
         self._samples = self.settings.probabilities == "samples"
-        self._thread: LoopThread | None = None
+        self._thread = AskerThread(asker, "judge")
 
     @property
     def instructions(self) -> str:
@@ -203,11 +204,7 @@ class ModelJudge:
 
     def close(self) -> None:
         """Closes connections and the cache."""
-        if self._thread is not None:
-            self._thread.run(self.asker.model.close())
-            self._thread.close()
-        self._thread = None
-        self.asker.cache.close()
+        self._thread.close()
 
     def __enter__(self) -> Self:
         return self
@@ -368,6 +365,4 @@ class ModelJudge:
         self._samples = True
 
     def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        if self._thread is None:
-            self._thread = LoopThread("judge")
         return self._thread.run(work)

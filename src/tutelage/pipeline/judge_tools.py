@@ -4,7 +4,7 @@ files, stores ──> pairs, people's labels, sources ──judge──> verdict
                                                          └── probes ──> report
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -18,6 +18,7 @@ from tutelage.evaluation.judge_report import Judged, judge_report
 from tutelage.feedback.location import is_store
 from tutelage.feedback.store import PreferenceStore
 from tutelage.judging import ModelJudge, Verdict
+from tutelage.judging.model_judge import Progress
 from tutelage.pipeline.judges import FunctionJudge
 from tutelage.pipeline.reward_tools import answers_of
 from tutelage.records import Comparison, Preference, Prompt
@@ -33,7 +34,6 @@ __all__ = [
 ]
 
 _STORES = (".db", ".sqlite", ".sqlite3")
-Progress = Callable[[int, int], None]
 
 
 @dataclass

@@ -25,12 +25,11 @@ from tutelage.judging import (
 )
 from tutelage.judging.endpoint import token_from_environment
 from tutelage.judging.local import LocalModel
+from tutelage.judging.model_judge import Progress
 from tutelage.judging.reply import JudgeModel
 from tutelage.records import Comparison, Preference
 
 __all__ = ["FunctionJudge", "is_judge_file", "labelling_judge", "named_judge", "open_judge"]
-
-Progress = Callable[[int, int], None]
 
 
 class FunctionJudge:

@@ -63,6 +63,18 @@ def test_update_gate_shuts_when_the_loss_is_another(update):
         update.actors.settings = settings
 
 
+def test_rounding_of_bfloat16_passes_and_another_loss_does_not():
+    side = OurUpdate(REQUESTS, "bfloat16", microbatch_tokens=24)
+    side.prepare()
+    assert all(check.passed for check in side.check())
+    side.actors.settings = side.actors.settings.model_copy(
+        update={"clip": 0.7, "value_coefficient": 0.11}
+    )
+    gradients = [check for check in side.check() if "gradient" in check.name]
+    assert len(gradients) == 2
+    assert not any(check.passed for check in gradients)
+
+
 @pytest.mark.parametrize("frozen_layers", [0, 1])
 def test_update_of_a_shared_trunk_agrees_with_unpacked_rows(frozen_layers):
     side = OurPPO(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from tutelage.errors import GenerationError, JudgeError
 from tutelage.judging.asking import Asker, BudgetSpentError, GivenUpError
 from tutelage.judging.constitution.writer import Conversation
-from tutelage.judging.loop_thread import LoopThread
+from tutelage.judging.loop_thread import AskerThread
 from tutelage.judging.reply import JudgeRequest
 
 __all__ = ["AskedWriter"]
@@ -29,7 +29,7 @@ class AskedWriter:
         """
         self.asker, self.name = asker, asker.model.name
         self._max_tokens, self._temperature = max_tokens, temperature
-        self._thread: LoopThread | None = None
+        self._thread = AskerThread(asker, "writer")
 
     def __call__(self, conversations: Sequence[Conversation]) -> list[str | GenerationError]:
         """See `Writer`. Equal conversations of one call are given texts of their own.
@@ -38,17 +38,11 @@ class AskedWriter:
             GenerationError: the model cannot be asked, or another text might exceed the budget.
                 Texts so far are in the cache.
         """
-        if self._thread is None:
-            self._thread = LoopThread("writer")
         return self._thread.run(self._write_all(conversations))
 
     def close(self) -> None:
         """Closes connections and the cache; closing twice is harmless."""
-        if self._thread is not None:
-            self._thread.run(self.asker.model.close())
-            self._thread.close()
-            self._thread = None
-        self.asker.cache.close()
+        self._thread.close()
 
     async def _write_all(
         self, conversations: Sequence[Conversation]
@@ -61,8 +55,10 @@ class AskedWriter:
         tasks = [asyncio.ensure_future(each) for each in writing]
         try:
             return list(await asyncio.gather(*tasks))
-        except (BudgetSpentError, JudgeError) as error:
-            raise GenerationError(str(error) or self._spent()) from error
+        except BudgetSpentError as error:
+            raise GenerationError(self._spent()) from error
+        except JudgeError as error:
+            raise GenerationError(str(error)) from error
         finally:
             # Nothing is left of them unless one has ended all.
             for task in tasks:

@@ -139,7 +139,7 @@ def _of_answers(
         case ChooseStage():
             return _chosen(recipe, references, stage, file)
         case LabelStage(comparisons=str(built)):
-            rows = rows_of(recipe, references, [built], f"{stage.annotator}.jsonl")
+            rows = rows_of(recipe, references, [built], f"{stage.asked}.jsonl")
             return None if rows is None else replace(rows, count=_least(rows.count, stage.limit))
         case LabelStage():
             samples = rows_of(recipe, references, [stage.samples or ""], "samples.jsonl")

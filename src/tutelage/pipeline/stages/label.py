@@ -149,7 +149,7 @@ def _source(preferences: Sequence[Preference]) -> Literal["human", "ai"]:
 def _comparisons(config: LabelStage, context: StageContext) -> tuple[list[Comparison], int]:
     """What to ask about, and how many pairs of the samples had the same text twice."""
     if config.comparisons is not None:
-        path = context.resolve(config.comparisons, f"{config.annotator or 'people'}.jsonl")
+        path = context.resolve(config.comparisons, f"{config.asked}.jsonl")
         return load_comparisons(path, config.limit), 0
     assert config.samples is not None, "the configuration has one of the two"
     samples = load_samples(context.resolve(config.samples, "samples.jsonl"))

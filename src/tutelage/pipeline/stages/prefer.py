@@ -47,8 +47,8 @@ def run(config: PreferStage, context: StageContext) -> dict[str, float]:
     judge_of = _judge_of(writer, constitution)
     assert config.samples is not None, "the stage is refused without"
     samples = load_samples(context.resolve(config.samples, "samples.jsonl"), config.limit)
-    found = pairs_of_samples(samples, count=config.pairs_per_prompt, seed=context.seed)
-    comparisons = found.comparisons
+    pairing = pairs_of_samples(samples, count=config.pairs_per_prompt, seed=context.seed)
+    comparisons = pairing.comparisons
     done = {"comparisons": 0, "unscorable": 0}
     files = (context.folder / "preferences.jsonl", context.folder / "unscorable.jsonl")
     with (
@@ -57,7 +57,7 @@ def run(config: PreferStage, context: StageContext) -> dict[str, float]:
         closing(JsonLinesFile(files[1])) as unscorable,
     ):
         for start in range(done["comparisons"], len(comparisons), config.batch):
-            judged_now = prefer(
+            found = prefer(
                 judge_of,
                 constitution,
                 comparisons[start : start + config.batch],
@@ -66,10 +66,10 @@ def run(config: PreferStage, context: StageContext) -> dict[str, float]:
                 certainty=config.certainty,
                 seed=context.seed,
             )
-            for each in judged_now:
+            for each in found:
                 _append(each, judged, unscorable)
-            done["comparisons"] += len(judged_now)
-            done["unscorable"] += sum(isinstance(each, Unscorable) for each in judged_now)
+            done["comparisons"] += len(found)
+            done["unscorable"] += sum(isinstance(each, Unscorable) for each in found)
             _require_few_unscorable(files[1], done["unscorable"], len(comparisons), config)
             context.progress.step(done["comparisons"], len(comparisons))
             if config.writer == "endpoint":
@@ -88,7 +88,7 @@ def run(config: PreferStage, context: StageContext) -> dict[str, float]:
     return {
         "preferences": float(len(preferences)),
         "unscorable": float(done["unscorable"]),
-        "identical_pairs": float(found.num_identical),
+        "identical_pairs": float(pairing.num_identical),
         "ties": fmean(_tied(row.p_a) for row in preferences),
         "order_mattered": _order_mattered(preferences),
     }

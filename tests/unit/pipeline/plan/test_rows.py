@@ -87,11 +87,19 @@ def test_chosen_comparisons_are_as_many_as_the_budget_pays_for():
         "asked": {"kind": "choose", "samples": ["samples"], "judged": ["judge"], "budget": 100},
         "people": {"kind": "label", "comparisons": "asked", "annotator": "people"},
         "bulk": {"kind": "label", "comparisons": "asked", "annotator": "judge", "limit": 20},
+        "page": {"kind": "label", "comparisons": "asked", "feedback": "humans"},
+        "model": {
+            "kind": "label",
+            "comparisons": "asked",
+            "feedback": "judge",
+            "judge": "judge.yaml",
+        },
     }
     # Half of 100 units pays for four people at 11; 56 units are left.
     assert found("people", **stages).count == 4
     assert found("asked/judge.jsonl", **stages).count == 56
     assert found("bulk", **stages).count == 20
+    assert (found("page", **stages).count, found("model", **stages).count) == (4, 56)
     assert found("asked/answered.jsonl", **stages) == found("judge", **stages)
     assert found("people", **stages).answer == found("w/sft.jsonl").answer
 

@@ -140,6 +140,24 @@ def test_a_judge_is_named_where_one_is_asked(given):
         LabelStage(samples="s", **given)
 
 
+def test_a_judge_has_no_annotator_of_the_simulation_beside_it():
+    with pytest.raises(ValidationError, match="belongs to the simulation"):
+        LabelStage(samples="s", feedback="judge", judge="j.yaml", annotator="judge")
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ({"feedback": "judge", "judge": "judges.py:first"}, "judge"),
+        ({"feedback": "humans"}, "people"),
+        ({"annotator": "judge"}, "judge"),
+        ({"annotator": "people"}, "people"),
+    ],
+)
+def test_each_is_asked_what_was_chosen_for_them(given, asked):
+    assert LabelStage(comparisons="choice", **given).asked == asked
+
+
 def test_the_judges_file_is_part_of_the_stage():
     stage = LabelStage(samples="s", feedback="judge", judge="judges.py:first")
     assert list(stage.files()) == [("judge", "judges.py")]
