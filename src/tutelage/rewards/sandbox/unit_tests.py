@@ -13,7 +13,7 @@ import contextlib
 import json
 import os
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from tutelage.errors import ConfigError
@@ -23,6 +23,9 @@ from tutelage.rewards.sandbox.result import SandboxResult, SandboxStatus
 from tutelage.rewards.sandbox.sandbox import Sandbox
 
 __all__ = ["TestReport", "run_tests"]
+
+_ENDING_S = 1.0
+"""How long a solution that closed its pipes has to end by itself, so that how it ended is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,8 @@ def run_tests(
             solved = thread.submit(sandbox.execute, solving)
             try:
                 examined = sandbox.execute(examining)
+                if "the solution ended" in examined.stdout:
+                    wait([solved], _ENDING_S)
             finally:
                 os.close(keep_going)
             return _report(solved.result(), examined, len(tests))

@@ -164,6 +164,20 @@ def test_time_runs_out_for_the_solution_and_earlier_tests_count(make_sandbox):
     assert report.status is SandboxStatus.CPU_LIMIT
 
 
+def test_a_solution_that_dies_after_its_last_answer_is_reported_by_how_it_died(make_sandbox):
+    """Its pipes close first: the examiner has long ended when the process does."""
+    solution = (
+        "import ctypes, os, time\n"
+        "def square(x):\n"
+        "    os.closerange(3, 1024)\n"
+        "    time.sleep(0.3)\n"
+        "    ctypes.string_at(0)"
+    )
+    report = run_tests(make_sandbox(), solution, TESTS)
+    assert report.passed == (False, False)
+    assert report.status is SandboxStatus.SIGNALLED
+
+
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
