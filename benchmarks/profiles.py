@@ -22,7 +22,14 @@ from benchmarks.sides.limits import Rates, least_seconds
 from benchmarks.sides.rollouts import OurEngine
 
 _ROWS = {"C1t": "float32", "C5": "float32", "C5b": "bfloat16"}
-_ATTENTION = ("aten::_scaled_dot_product", "aten::_flash_attention", "aten::_efficient_attention")
+_ATTENTION = (
+    "aten::_scaled_dot_product",
+    "aten::_flash_attention",
+    "aten::_efficient_attention",
+    "aten::bmm",
+    "aten::_softmax",
+)
+"""Only attention has a product per head, and a softmax that is no logarithm."""
 _OPTIMISER = ("aten::_fused_adamw_",)
 
 

@@ -26,6 +26,7 @@ INSIDE = (
     "aten::_scaled_dot_product",
     "aten::_flash_attention",
     "aten::_efficient_attention",
+    "aten::_softmax",
     "aten::_fused_adamw_",
     "mkldnn::_linear",
 )

@@ -149,10 +149,10 @@ def _plain_update(
     policy: Policy, critic: Critic, rows: Experience, settings: Any
 ) -> tuple[float, dict[str, Tensor]]:
     """Row after row, no padding, float32 or autocast; formulas of PPO written out."""
-    model = copy.deepcopy(policy.model).float().train()
+    model = _plain(policy.model)
     trunk, head = model.base_model, copy.deepcopy(critic.head).float()
     if not isinstance(critic, SharedCritic):
-        trunk = copy.deepcopy(critic.backbone.model).float().train()
+        trunk = _plain(critic.backbone.model)
     total = float(rows.response_mask.sum())
     summed = 0.0
     for i in range(len(rows)):
@@ -179,6 +179,13 @@ def _plain_update(
         if weight.grad is not None
     }
     return summed, gradients
+
+
+def _plain(model: Any) -> Any:
+    """A copy in float32 that attends with torch's own kernel."""
+    copied = copy.deepcopy(model).float().train()
+    copied.set_attn_implementation("sdpa")
+    return copied
 
 
 def _plain_loss(

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from tutelage.models.attention import attend_short_rows
 from tutelage.models.frozen_layers import SplitTrunk
 from tutelage.models.shared_prefix import SharedPrefixRows
 
@@ -89,6 +90,8 @@ class Backbone(nn.Module):
         self.within = within
         self.split: SplitTrunk | None = None
         """Frozen blocks apart from the others, where there are some."""
+        if compute is not torch.float32:
+            attend_short_rows(model)
 
     def forward(
         self,

@@ -1,0 +1,123 @@
+"""Attention of short rows under autocast on a CPU.
+
+torch's fused kernel for a CPU is written for long rows. Plain operations with float32 scores are
+faster up to 128 tokens (`python -m benchmarks.attention`).
+"""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+__all__ = ["LONGEST", "attend_short_rows", "short_row_attention"]
+
+LONGEST = 128
+"""Longest row for which plain operations are the faster way."""
+_NAME = "tutelage_short_rows"
+
+
+def attend_short_rows(model: PreTrainedModel) -> None:
+    """Has a model compute attention of short rows in plain operations where these are faster.
+
+    That is: on a CPU, under autocast, for rows without a mask of their own. Everything else goes to
+    torch's `scaled_dot_product_attention` as before. A model that was loaded with another attention
+    than that one, or that has one of its own, stays as it is.
+    """
+    if model.config._attn_implementation == "sdpa" and model._can_set_attn_implementation():
+        model.set_attn_implementation(_NAME)
+
+
+def short_row_attention(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, *, causal: bool
+) -> Tensor:
+    """softmax(scale q k^T) v, with scores and softmax in float32 (Vaswani et al. 2017, eq. 1).
+
+    The scores are computed again in the backward pass: nothing of the square of the row's length
+    is kept.
+
+    Args:
+        query: of shape [batch, heads, time, size].
+        key, value: of shape [batch, key heads, time, size]; each key head serves as many
+            consecutive heads.
+        scale: of the scores before the softmax.
+        causal: whether a token sees none behind it.
+
+    Returns:
+        Of the query's shape, in the format of `value`.
+    """
+    return cast(Tensor, _ScoredAgain.apply(query, key, value, scale, causal))
+
+
+class _ScoredAgain(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool
+    ) -> Tensor:
+        ctx.save_for_backward(query, key, value)
+        ctx.options = scale, causal
+        return _attend(query, key, value, scale, causal)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.enable_grad():
+            inputs = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
+            out = _attend(*inputs, *ctx.options)
+        return *torch.autograd.grad(out, inputs, upstream), None, None
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool) -> Tensor:
+    """The queries of all heads that share a key head lie below one another in one product."""
+    time, size = query.shape[2:]
+    key_rows = (-1, time, size)
+    unseen = torch.zeros(time, time)
+    if causal:
+        unseen = unseen.fill_(-torch.inf).triu_(1)
+    sharing = query.shape[1] // key.shape[1]
+    queries = query.float().reshape(-1, sharing * time, size)
+    keys = key.float().reshape(key_rows).transpose(1, 2)
+    with torch.autocast("cpu", enabled=False):
+        scores = torch.baddbmm(unseen.repeat(sharing, 1), queries, keys, alpha=scale)
+        weights = torch.softmax(scores, -1).to(value.dtype)
+        return torch.bmm(weights, value.reshape(key_rows)).view(query.shape)
+
+
+def _forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """As transformers calls an attention; query of [batch, heads, time, size]."""
+    plain = (
+        query.device.type == "cpu"
+        and torch.is_autocast_enabled("cpu")
+        and 1 < query.shape[2] == key.shape[2] <= LONGEST
+        and attention_mask is None
+        and not dropout
+        and not any(others.get(name) is not None for name in ("position_bias", "softcap", "cache"))
+    )
+    if not plain:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout, scaling, is_causal, **others
+        )
+    dtype = torch.get_autocast_dtype("cpu")
+    out = short_row_attention(
+        query.to(dtype),
+        key.to(dtype),
+        value.to(dtype),
+        query.shape[-1] ** -0.5 if scaling is None else scaling,
+        causal=getattr(module, "is_causal", True) if is_causal is None else is_causal,
+    )
+    return out.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(_NAME, _forward)
+AttentionMaskInterface.register(_NAME, sdpa_mask)
