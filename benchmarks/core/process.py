@@ -1,7 +1,9 @@
 """A side as seen from the harness: a process that is told to prepare, check and run."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -51,7 +53,8 @@ class SideProcess:
     ) -> None:
         """Ends the process, by force where it does not go."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it has gone already
+            self._process.stdin.close()
         try:
             self._process.wait(timeout=30)
         except subprocess.TimeoutExpired:
@@ -87,13 +90,19 @@ class SideProcess:
         if not line:
             code = self._process.wait()
             end = "\n".join(self.log.read_text("utf-8", "replace").splitlines()[-20:])
-            raise SideFailed(f"{self.side.name} ended with exit code {code}; its log ends:\n{end}")
+            raise SideFailed(f"{self.side.name} {_ending(code)}; its log ends:\n{end}")
         answer = json.loads(line)
         if "not_available" in answer:
             raise NotAvailable(answer["not_available"])
         if "error" in answer:
             raise SideFailed(f"{self.side.name} failed:\n{answer['error']}")
         return answer["ok"]
+
+
+def _ending(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "was killed: if nobody did that, the machine ran out of memory"
+    return f"ended with exit code {code}"
 
 
 def _environment(threads: int) -> dict[str, str]:

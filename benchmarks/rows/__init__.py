@@ -30,6 +30,8 @@ ROWS: dict[str, Callable[[bool], Row]] = {
     "C2f": rollout.c2f,
     "C3": scoring.c3,
     "C4": update.c4,
+    "C4b": update.c4b,
+    "C4bt": update.c4bt,
     "C5": ppo.c5,
     "C5b": ppo.c5b,
     "C5bt": ppo.c5bt,

@@ -26,7 +26,7 @@ from tutelage.judging.constitution import (
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.writing import (
     constitution_record,
-    new_writer,
+    open_writer,
     require_few_failures,
 )
 from tutelage.records import Preference
@@ -43,8 +43,6 @@ _SAME = 1e-9
 def run(config: PreferStage, context: StageContext) -> dict[str, float]:
     """Judges batch by batch; what is judged stays judged."""
     constitution = load_constitution(config.constitution)
-    writer, source = new_writer(config, constitution, context)
-    judge_of = _judge_of(writer, constitution)
     assert config.samples is not None, "the stage is refused without"
     samples = load_samples(context.resolve(config.samples, "samples.jsonl"), config.limit)
     pairing = pairs_of_samples(samples, count=config.pairs_per_prompt, seed=context.seed)
@@ -52,10 +50,12 @@ def run(config: PreferStage, context: StageContext) -> dict[str, float]:
     done = {"comparisons": 0, "unscorable": 0}
     files = (context.folder / "preferences.jsonl", context.folder / "unscorable.jsonl")
     with (
+        open_writer(config, constitution, context) as (writer, source),
         context.checkpoints.track(generator=source, done=done) as checkpoints,
         closing(JsonLinesFile(files[0])) as judged,
         closing(JsonLinesFile(files[1])) as unscorable,
     ):
+        judge_of = _judge_of(writer, constitution)
         for start in range(done["comparisons"], len(comparisons), config.batch):
             found = prefer(
                 judge_of,

@@ -25,7 +25,7 @@ from tutelage.judging.constitution import (
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.writing import (
     constitution_record,
-    new_writer,
+    open_writer,
     require_few_failures,
 )
 from tutelage.records import Prompt
@@ -40,15 +40,15 @@ _TRANSCRIPTS = "transcripts.jsonl"
 def run(config: ReviseStage, context: StageContext) -> dict[str, float]:
     """Revises batch by batch; what is finished stays finished."""
     constitution = load_constitution(config.constitution)
-    writer, source = new_writer(config, constitution, context)
     todo = _first_answers(config, context)
-    about = constitution_record(constitution, writer)
     done = {"prompts": 0}
     path = context.folder / _TRANSCRIPTS
     with (
+        open_writer(config, constitution, context) as (writer, source),
         context.checkpoints.track(generator=source, done=done) as checkpoints,
         closing(JsonLinesFile(path)) as rows,
     ):
+        about = constitution_record(constitution, writer)
         reasons = _failures(_read(path)) if done["prompts"] else []
         for start in range(done["prompts"], len(todo), config.batch):
             batch = _answered(writer, todo[start : start + config.batch])

@@ -1,6 +1,7 @@
 """The writer that a stage with a constitution asks, and how it goes on after an interruption."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 
 import torch
 
@@ -14,17 +15,27 @@ from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import generator, local_engine, sampling_of
 from tutelage.worlds.helpdesk import HelpdeskReviser
 
-__all__ = ["constitution_record", "new_writer", "require_few_failures"]
+__all__ = ["constitution_record", "open_writer", "require_few_failures"]
 
 
-def new_writer(
+@contextmanager
+def open_writer(
     config: ConstitutionStage, constitution: Constitution, context: StageContext
-) -> tuple[Writer, torch.Generator]:
-    """The writer, and the random numbers it draws, which belong to a checkpoint."""
+) -> Iterator[tuple[Writer, torch.Generator]]:
+    """The writer, and the random numbers it draws, which belong to a checkpoint.
+
+    Its connections, and the file that keeps what it replied, are closed at the end.
+    """
     if config.writer == "helpdesk":
-        return _helpdesk_rules(constitution), generator(context)
-    if config.endpoint is not None:
-        return _endpoint(config.endpoint, context), generator(context)
+        yield _helpdesk_rules(constitution), generator(context)
+    elif config.endpoint is not None:
+        with closing(_endpoint(config.endpoint, context)) as writer:
+            yield writer, generator(context)
+    else:
+        yield _local(config, context)
+
+
+def _local(config: ConstitutionStage, context: StageContext) -> tuple[LocalWriter, torch.Generator]:
     assert config.model is not None, "the stage is refused without a model"
     engine, tokenizer, source = local_engine(
         context.resolve(config.model, "model"), config.sampling, context

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import threading
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from tutelage.config import CheckpointConfig, PreferStage, ReviseStage
 from tutelage.data.loaders import load_demonstrations, load_preferences
 from tutelage.errors import ConfigError, DataError, GenerationError
 from tutelage.judging.constitution import Transcript, load_constitution
+from tutelage.judging.fake import FakeEndpoint, Spoken
 from tutelage.pipeline.checkpoints import CheckpointPlace, Checkpoints
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages import prefer, revise
@@ -120,6 +124,24 @@ def test_too_many_failures_end_the_stage_with_reasons(write_rows, context):
     stage = revise_stage(write_rows("s.jsonl", rows), max_failed_share=0.4)
     with pytest.raises(GenerationError, match=r"3 of 6 failed(.|\n)*q0: first answer: nothing"):
         revise.run(stage, context())
+
+
+def test_a_writer_behind_an_endpoint_is_closed_at_the_end(write_rows, context, tmp_path):
+    """However the stage ends: no thread keeps asking, no file of replies stays open."""
+    pytest.importorskip("openai")
+    before = threading.enumerate()
+    for said, fails in (("your bill is $47.", False), ("your\x07bill", True)):
+        with FakeEndpoint(lambda body, said=said: Spoken(said)) as endpoint:
+            stage = revise_stage(
+                write_rows("s.jsonl", samples(BAD, prompts=1)),
+                writer="endpoint",
+                endpoint={"model": "fake", "url": endpoint.url, "retries": 0},
+            )
+            expected = pytest.raises(GenerationError) if fails else nullcontext()
+            with expected:
+                revise.run(stage, replace(context(), replies=tmp_path / f"{fails}.sqlite"))
+            assert endpoint.bodies
+        assert threading.enumerate() == before
 
 
 def test_texts_to_be_continued_are_refused(write_rows, context):

@@ -1,0 +1,15 @@
+import sys
+from pathlib import Path
+
+import pytest
+from benchmarks.core.process import SideFailed, SideProcess
+from benchmarks.core.row import Side
+
+
+def test_a_killed_side_is_said_to_have_run_out_of_memory(tmp_path):
+    side = Side("ours", "benchmarks.rows.start:OurStart")
+    with SideProcess(side, Path(sys.executable), tmp_path / "log", threads=1) as process:
+        process._process.kill()
+        process._process.wait()
+        with pytest.raises(SideFailed, match="ours was killed: .*ran out of memory"):
+            process.prepare()
