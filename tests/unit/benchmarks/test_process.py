@@ -11,5 +11,5 @@ def test_a_killed_side_is_said_to_have_run_out_of_memory(tmp_path):
     with SideProcess(side, Path(sys.executable), tmp_path / "log", threads=1) as process:
         process._process.kill()
         process._process.wait()
-        with pytest.raises(SideFailed, match="ours was killed: .*ran out of memory"):
+        with pytest.raises(SideFailed, match=r"ours was killed: .*ran out of memory"):
             process.prepare()
