@@ -210,6 +210,8 @@ def judge_tables(record: Mapping[str, Any]) -> list[Table]:
         else:
             interval = f"{row['low']:.3f} to {row['high']:.3f}"
             table.add_row(name, f"{row['mean']:.3f}", interval, str(int(row["n"])))
+    if record["people"] is not None:
+        table.add_row(*_trust(record["people"]["trust"]))
     tables = [table, *_groups(record)]
     return [*tables, _cost(record)] if "cost" in record else tables
 
@@ -236,6 +238,15 @@ def _lines(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, float] | N
     ]
     # Whose answers they are is seldom known; nobody misses what was not asked for.
     return lines if record["self_preference"] is not None else lines[:7] + lines[9:]
+
+
+def _trust(trust: Mapping[str, float] | None) -> tuple[str, str, str, str]:
+    """How sure the judge must be for at most a fifth of its verdicts to differ from people's."""
+    name = "labels that need no people (4 of 5 agree, 90 % sure)"
+    if trust is None:
+        return name, "none", "", ""
+    sure = f"confidence {trust['confidence']:.2f} and more"
+    return name, f"{trust['coverage']:.3f}", sure, str(int(trust["labels"]))
 
 
 def _groups(record: Mapping[str, Any]) -> list[Table]:

@@ -1,15 +1,17 @@
 """Settings of the stage that builds comparisons and chooses whom to ask about which."""
 
 from collections.abc import Iterator
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from tutelage.config.base import Section
 from tutelage.config.stage import Reference, StageSection
 from tutelage.config.training import Share
 
-__all__ = ["ChooseStage", "CostsConfig", "SharesConfig"]
+__all__ = ["ChooseStage", "CostsConfig", "SharesConfig", "TrustConfig"]
+
+ProperShare = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
 class SharesConfig(Section):
@@ -42,6 +44,18 @@ class CostsConfig(Section):
     """Of a person's."""
     judge: PositiveInt = 1
     """Of the judge's."""
+
+
+class TrustConfig(Section):
+    """How sure the judge must be for its answers to stand (Jung et al. 2024, arXiv:2407.18370).
+
+    The confidence is found on comparisons that people and the judge have both judged.
+    """
+
+    disagreement: ProperShare = 0.2
+    """Share of the answers that stand which may differ from people's."""
+    failure: ProperShare = 0.1
+    """How probable it may be that more of them do."""
 
 
 class ChooseStage(StageSection):
@@ -78,6 +92,9 @@ class ChooseStage(StageSection):
     """Categories of prompts that people alone decide: the judge is never asked about them."""
     per_prompt: PositiveInt | None = None
     """Comparisons of a prompt that people are asked about at most."""
+    trust: TrustConfig | None = None
+    """Drop the judge's answers of which it is not sure enough; unset keeps them all. Needs
+    comparisons in `judged` that people and the judge have both judged, chosen at random."""
     costs: CostsConfig = CostsConfig()
     """What a label costs."""
 
@@ -97,6 +114,7 @@ class ChooseStage(StageSection):
                 {"judged": self.judged, "reward": self.reward},
             ),
             "shares.disagreement": (self.shares.disagreement, {"reward": self.reward}),
+            "trust": (self.trust is not None, {"judged": self.judged}),
             "pairs: extremes": (self.pairs == "extremes", {"reward": self.reward}),
         }
         for name, (used, needed) in needs.items():

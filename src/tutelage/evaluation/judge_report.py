@@ -9,7 +9,7 @@ the same position wins twice: Lee et al. 2023 (arXiv:2309.00267), appendix B.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from tutelage.evaluation.judge_probes import Probed, sycophancy
 from tutelage.evaluation.length_control import length_control
 from tutelage.evaluation.reward_report import accuracy_by_group
 from tutelage.evaluation.scored_pairs import ScoredPairs
+from tutelage.feedback import doubt, fewest_labels, trusted_confidence
 from tutelage.records import Comparison, Preference
 
 __all__ = ["Judged", "judge_report"]
@@ -34,6 +35,9 @@ _CONTRADICTING = 0.25
 """Share of contradictions above which its labels are mostly the position's."""
 _CLOSEST = 1e-6
 """Probabilities nearer to 0 or 1 count as this near: their log-odds are finite."""
+_DISAGREEMENT, _FAILURE = 0.2, 0.1
+"""Share of a judge's labels that may differ from people's where it is trusted, and how probable it
+may be that more do: the level of Jung et al. 2024 (arXiv:2407.18370)."""
 _FEWEST = 10
 """Pairs below which a group has no kappa."""
 
@@ -155,8 +159,24 @@ def _people(rows: Sequence[Judged], seed: int) -> dict[str, Any] | None:
         "calibration": calibration(pairs.margins, labels).to_json(),
         "temperature": temperature(pairs.margins, labels, prompts).to_json(),
         "length": length_control(pairs, seed=seed).to_json(),
+        "trust": _trust(rows),
         "groups": groups,
     }
+
+
+def _trust(rows: Sequence[Judged]) -> dict[str, Any] | None:
+    """From which confidence on its labels can be taken without asking people; None for never."""
+    found = []
+    for row in rows:
+        forth, back = row.orders
+        if forth is None or back is None or row.people is None or row.people == 0.5:
+            continue
+        p_a = (forth + back) / 2
+        found.append((1.0 - doubt(p_a, (forth, back)), (p_a - 0.5) * (row.people - 0.5) > 0))
+    if len(found) < fewest_labels(_DISAGREEMENT, _FAILURE):
+        return None
+    trust = trusted_confidence(found, disagreement=_DISAGREEMENT, failure=_FAILURE)
+    return None if trust is None else asdict(trust)
 
 
 def _group(row: Judged, grouping: str) -> str:

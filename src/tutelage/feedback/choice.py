@@ -76,6 +76,11 @@ class Candidate:
         """That of the prompt."""
         return self.comparison.prompt.category
 
+    @property
+    def confidence(self) -> float:
+        """How sure the judge is, in [0, 1]: 1 - `doubt`; 0 where it has not said."""
+        return 0.0 if self.p_a is None else 1.0 - doubt(self.p_a, self.orders)
+
 
 @dataclass(frozen=True, slots=True)
 class Chosen:

@@ -3,6 +3,7 @@
     candidates ──choose──> people        as many as their part of the budget pays for
         └── the rest ─┬─> withheld       of the categories that people alone decide
                       ├─> answered       the judge has said already: nothing to pay
+                      ├─> distrusted     it has said, and is not sure enough to be believed
                       └─> judge          prompt by prompt, until the budget is spent
 
 Routing between people and models beats either alone where their errors differ (Miranda et al.
@@ -39,6 +40,8 @@ class Routing:
     """The judge is still to be asked."""
     answered: tuple[Candidate, ...]
     """The judge's answer is there and stands."""
+    distrusted: tuple[Candidate, ...]
+    """The judge's answer is there and is not believed."""
     withheld: tuple[Candidate, ...]
     """Of the categories that people alone decide, and not chosen for them."""
     unaffordable: tuple[Candidate, ...]
@@ -55,6 +58,7 @@ def route(
     shares: Mapping[Strategy, float],
     categories: Collection[str] = (),
     per_prompt: int | None = None,
+    trusted: float = 0.0,
     costs: Costs = Costs(),
     seed: int = 0,
 ) -> Routing:
@@ -70,6 +74,8 @@ def route(
         people: share of the budget for people.
         shares, per_prompt: how people's comparisons are chosen; see `choose`.
         categories: those that people alone decide.
+        trusted: confidence, 1 - `doubt`, from which on the judge's answers stand; see
+            `tutelage.feedback.trust`.
         costs: units per comparison.
         seed: of all draws.
 
@@ -87,13 +93,15 @@ def route(
     withheld = [candidate for candidate in rest if candidate.category in categories]
     open_to_judge = [candidate for candidate in rest if candidate.category not in categories]
     unasked = [candidate for candidate in open_to_judge if candidate.p_a is None]
+    said = [candidate for candidate in open_to_judge if candidate.p_a is not None]
     spent = len(chosen) * costs.people
     asked = _whole_prompts(unasked, (budget - spent) // costs.judge, seed)
     paid = {id(candidate) for candidate in asked}
     return Routing(
         people=tuple(chosen),
         judge=tuple(asked),
-        answered=tuple(candidate for candidate in open_to_judge if candidate.p_a is not None),
+        answered=tuple(candidate for candidate in said if candidate.confidence >= trusted),
+        distrusted=tuple(candidate for candidate in said if candidate.confidence < trusted),
         withheld=tuple(withheld),
         unaffordable=tuple(candidate for candidate in unasked if id(candidate) not in paid),
         units=spent + len(asked) * costs.judge,

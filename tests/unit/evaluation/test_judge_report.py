@@ -122,6 +122,38 @@ def test_agreement_with_people_by_hand():
     assert people["kappa"]["mean"] == pytest.approx((0.5 - 0.375) / (1 - 0.375))
 
 
+def test_kappa_is_within_three_hundredths_of_the_truth():
+    """Testbed gate 11: two labellers who each err, 5,000 pairs, the truth from their rates.
+
+    The judge is right with probability .8 and people with .7, independently: they say the same
+    where both or neither are right, p_o = .62, and kappa = 2 p_o - 1.
+    """
+    random_ = random.Random(0)
+    found = []
+    for i in range(5000):
+        judge, people = random_.random() < 0.8, random_.random() < 0.7
+        found.append(Judged(pair(f"p{i}"), (0.9, 0.9) if judge else (0.1, 0.1), float(people)))
+    people = judge_report(found)["people"]
+    assert people["kappa"]["mean"] == pytest.approx(2 * 0.62 - 1, abs=0.03)
+
+
+def test_the_report_says_which_labels_need_no_people():
+    """Sure verdicts are always people's; of the others, half are."""
+    found = [Judged(pair(f"s{i}"), (0.9, 0.9), 1.0) for i in range(60)]
+    found += [Judged(pair(f"u{i}"), (0.6, 0.6), float(i % 2)) for i in range(60)]
+    trust = judge_report(found)["people"]["trust"]
+    assert (trust["coverage"], trust["labels"]) == (0.5, 60)
+    assert 0.19 < trust["confidence"] <= 0.8
+    contradicting = [Judged(pair(f"c{i}"), (1.0, 0.2), float(i % 2)) for i in range(60)]
+    assert judge_report([*found[:60], *contradicting])["people"]["trust"]["labels"] == 60
+
+
+def test_a_judge_that_is_not_to_be_believed_is_said_to_be_none():
+    coin = rows(*[(0.9, 0.9), (0.1, 0.1)] * 30, people=[1.0, 0.0, 0.0, 1.0] * 15)
+    assert judge_report(coin)["people"]["trust"] is None
+    assert judge_report(rows((0.9, 0.9), people=[1.0]))["people"]["trust"] is None
+
+
 def test_groups_have_their_own_kappa():
     found = [
         Judged(pair(f"p{i}", category="easy" if i < 12 else "hard"), (0.9, 0.9), float(i < 18))

@@ -79,6 +79,21 @@ def test_answers_that_are_there_are_not_paid_for_again():
     )
 
 
+def test_the_judge_is_believed_from_a_confidence_on():
+    """Confidence is |2 p - 1|, and 0 where the orders contradict each other."""
+    said = [
+        *pool(1, 1, p_a=0.9),
+        *pool(1, 1, p_a=0.2),
+        *pool(1, 1, p_a=0.75),
+        *pool(1, 1, p_a=0.95, orders=(1.0, 0.4)),
+    ]
+    routed = route(said, budget=1, people=0.0, shares={"random": 1.0}, trusted=0.6)
+    assert [candidate.p_a for candidate in routed.answered] == [0.9, 0.2]
+    assert [candidate.p_a for candidate in routed.distrusted] == [0.75, 0.95]
+    assert not routed.judge
+    assert not routed.withheld
+
+
 def test_the_judge_gets_whole_prompts():
     routed = route(pool(50), budget=20, people=0.0, shares={"random": 1.0})
     by_prompt = Counter(candidate.comparison.prompt.id for candidate in routed.judge)
@@ -96,10 +111,11 @@ def test_what_people_leave_the_judge_may_spend():
     people=st.floats(0, 1),
     categories=st.sampled_from([(), ("safety",), ("billing", "safety")]),
     per_prompt=st.sampled_from([None, 1, 2]),
+    trusted=st.sampled_from([0.0, 0.8, 0.81, 2.0]),
     seed=st.integers(0, 3),
 )
 def test_every_candidate_is_in_one_place_and_the_budget_holds(
-    budget, people, categories, per_prompt, seed
+    budget, people, categories, per_prompt, trusted, seed
 ):
     candidates = pool(8, 3) + [
         Candidate(Comparison(Prompt(f"q{i}", (Message("user", "?"),)), "a", "b", f"q{i}"), p_a=0.9)
@@ -112,12 +128,14 @@ def test_every_candidate_is_in_one_place_and_the_budget_holds(
         shares={"random": 0.5, "category": 0.5},
         categories=categories,
         per_prompt=per_prompt,
+        trusted=trusted,
         seed=seed,
     )
     parts = [
         [chosen.candidate for chosen in routed.people],
         routed.judge,
         routed.answered,
+        routed.distrusted,
         routed.withheld,
         routed.unaffordable,
     ]

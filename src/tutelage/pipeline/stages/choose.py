@@ -10,6 +10,7 @@ any judge, and a second choice can build on what the answers to the first taught
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
@@ -19,9 +20,10 @@ from tutelage.config import ChooseStage
 from tutelage.data.jsonl import write_jsonl
 from tutelage.data.loaders import load_preferences, load_samples
 from tutelage.errors import DataError
-from tutelage.feedback.choice import STRATEGIES, Candidate, Strategy
+from tutelage.feedback.choice import STRATEGIES, Candidate, Strategy, doubt
 from tutelage.feedback.gather import Pairing, pairs, turned
 from tutelage.feedback.routing import Costs, Routing, route
+from tutelage.feedback.trust import Trust, trusted_confidence
 from tutelage.models import RewardModel
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import device, share_out
@@ -30,6 +32,10 @@ from tutelage.records import Comparison, Preference, Prompt
 from tutelage.tracking.atomic import write_json_atomically
 
 __all__ = ["run"]
+
+_NOBODY = Trust(confidence=2.0, bound=1.0, coverage=0.0, labels=0)
+"""No judge is as sure as that."""
+_TIE = 1e-9
 
 Texts = list[tuple[str, int]]
 """Completions of a prompt, each with the number of the samples it comes from."""
@@ -40,6 +46,7 @@ def run(config: ChooseStage, context: StageContext) -> dict[str, float]:
     prompts, texts = _gather(config, context)
     scores = _score(config, context, prompts, texts)
     people, judge = _judged(config, context)
+    trust = _trust(config, people, judge, context)
     candidates, left_out = [], Counter[str]()
     for name, prompt in prompts.items():
         pairing = _pairing(config, prompt, texts[name], scores.get(name, {}), context.seed)
@@ -64,13 +71,17 @@ def run(config: ChooseStage, context: StageContext) -> dict[str, float]:
         shares=_shares(config),
         categories=config.categories,
         per_prompt=config.per_prompt,
+        trusted=trust.confidence if trust else 0.0,
         costs=Costs(config.costs.people, config.costs.judge),
         seed=context.seed,
     )
     _write(routed, judge, context.folder)
-    summary = _summary(routed, len(candidates), left_out)
+    summary = {
+        **_summary(routed, len(candidates), left_out),
+        "trust": asdict(trust) if trust else None,
+    }
     write_json_atomically(context.folder / "choice.json", summary)
-    numbers = ("people", "judge", "answered", "withheld", "unaffordable", "units")
+    numbers = ("people", "judge", "answered", "distrusted", "withheld", "unaffordable", "units")
     return {"candidates": float(len(candidates))} | {name: float(summary[name]) for name in numbers}
 
 
@@ -133,15 +144,56 @@ def _score(
 
 def _judged(
     config: ChooseStage, context: StageContext
-) -> tuple[frozenset[str], dict[str, Preference]]:
-    """Comparisons that people have judged, and what a judge has said of others."""
-    rows = [
-        row
-        for path in context.resolve_all(config.judged, "preferences.jsonl")
-        for row in load_preferences(path)
+) -> tuple[dict[str, list[Preference]], dict[str, Preference]]:
+    """By comparison, what people have said, and what a judge has."""
+    people: dict[str, list[Preference]] = {}
+    judge = {}
+    for path in context.resolve_all(config.judged, "preferences.jsonl"):
+        for row in load_preferences(path):
+            if row.kind == "human":
+                people.setdefault(row.comparison.id, []).append(row)
+            elif row.kind == "ai":
+                judge[row.comparison.id] = row
+    return people, judge
+
+
+def _trust(
+    config: ChooseStage,
+    people: Mapping[str, Sequence[Preference]],
+    judge: Mapping[str, Preference],
+    context: StageContext,
+) -> Trust | None:
+    """How sure the judge must be, from the comparisons that people have judged as well."""
+    if config.trust is None:
+        return None
+    shared = [name for name in people if name in judge]
+    verdicts = [
+        verdict for name in shared if (verdict := _verdict(people[name], judge[name])) is not None
     ]
-    people = frozenset(row.comparison.id for row in rows if row.kind == "human")
-    return people, {row.comparison.id: row for row in rows if row.kind == "ai"}
+    trust = trusted_confidence(
+        verdicts, disagreement=config.trust.disagreement, failure=config.trust.failure
+    )
+    if trust is None:
+        context.progress.message(
+            f"at no confidence does the judge differ from people in at most "
+            f"{config.trust.disagreement:.0%} of {len(verdicts)} comparisons: none of its answers "
+            "stands"
+        )
+        return _NOBODY
+    context.progress.message(
+        f"the judge's answers stand from confidence {trust.confidence:.2f} on: "
+        f"{trust.coverage:.0%} of those that people have seen, of which at most "
+        f"{trust.bound:.1%} differ from people's"
+    )
+    return trust
+
+
+def _verdict(people: Sequence[Preference], judge: Preference) -> tuple[float, bool] | None:
+    """The judge's confidence, and whether people agree; nothing where they call it a tie."""
+    said = fmean(turned(row, judge.comparison).p_a for row in people)
+    if abs(said - 0.5) < _TIE:
+        return None
+    return 1.0 - doubt(judge.p_a, judge.orders), (said - 0.5) * (judge.p_a - 0.5) > 0
 
 
 def _pairing(
@@ -224,6 +276,7 @@ def _summary(routed: Routing, candidates: int, left_out: Mapping[str, int]) -> d
         "people_by_category": dict(Counter(row.candidate.category for row in routed.people)),
         "judge": len(routed.judge),
         "answered": len(routed.answered),
+        "distrusted": len(routed.distrusted),
         "withheld": len(routed.withheld),
         "unaffordable": len(routed.unaffordable),
         "units": routed.units,

@@ -188,6 +188,64 @@ def test_what_people_have_judged_is_not_asked_again(samples, context, write_rows
     assert not done.keys() & {row["id"] for row in told(where, "people.jsonl")}
 
 
+def trusting(samples, write_rows, wrong: int) -> ChooseStage:
+    """People agree where the judge is sure, and about `wrong` of ten where it is not so sure."""
+    pairs = [f"p{n}/{i}-{j}" for n in range(40) for i, j in combinations(range(4), 2)]
+    seen, unseen = pairs[:120], pairs[120:]
+    said = {name: 0.95 if k % 2 else 0.3 for k, name in enumerate(pairs)}
+    agreed = {
+        name: float(said[name] > 0.5) if k % 2 or (k // 2) % 10 >= wrong else 1.0
+        for k, name in enumerate(seen)
+    }
+    assert len(unseen) == 120
+    return ChooseStage(
+        samples=(samples(prompts=40),),
+        judged=(
+            write_rows("ai.jsonl", judgements("ai", said)),
+            write_rows("people.jsonl", judgements("human", agreed)),
+        ),
+        budget=1,
+        people=0.0,
+        trust={"disagreement": 0.2, "failure": 0.1},
+    )
+
+
+@pytest.mark.parametrize(("wrong", "confidence", "kept"), [(5, 0.9, 60), (0, 0.4, 120)])
+def test_the_judge_is_believed_as_far_as_people_agree(
+    samples, context, write_rows, wrong, confidence, kept
+):
+    where = context()
+    numbers = choose.run(trusting(samples, write_rows, wrong), where)
+    assert (numbers["answered"], numbers["distrusted"]) == (kept, 120 - kept)
+    trust = json.loads((where.folder / "choice.json").read_text())["trust"]
+    # All thresholds down to the least confidence that was believed say the same.
+    assert confidence - 0.5 <= trust["confidence"] <= confidence
+    rows = load_preferences(where.folder / "answered.jsonl")
+    assert {row.p_a for row in rows} == ({0.95} if wrong else {0.95, 0.3})
+
+
+def test_a_judge_that_people_do_not_agree_with_is_believed_nowhere(samples, context, write_rows):
+    stage = trusting(samples, write_rows, 5)
+    said = {"p0/0-1": 0.9}
+    turned = judgements("human", {f"p{n}/0-1": 0.0 for n in range(40)})
+    sure = judgements("ai", {f"p{n}/0-1": 0.9 for n in range(40)} | {"p0/0-2": 0.9} | said)
+    judged = (write_rows("a.jsonl", sure), write_rows("b.jsonl", turned))
+    where = context()
+    numbers = choose.run(stage.model_copy(update={"judged": judged}), where)
+    assert (numbers["answered"], numbers["distrusted"]) == (0, 1)
+
+
+def test_trust_without_people_is_an_error_that_says_how_many_are_needed(
+    samples, context, write_rows
+):
+    judged = (write_rows("judged.jsonl", judgements("ai", {"p0/0-1": 0.9})),)
+    stage = ChooseStage(samples=(samples(),), judged=judged, budget=10, trust={})
+    with pytest.raises(
+        DataError, match=r"0 comparisons have been judged .* at least 11 are needed"
+    ):
+        choose.run(stage, context())
+
+
 def test_people_alone_decide_their_categories(samples, context):
     where = context()
     stage = ChooseStage(
@@ -243,6 +301,7 @@ def test_one_id_for_two_prompts_is_an_error(samples, context, write_rows):
     ("settings", "message"),
     [
         ({"shares": {"doubt": 1.0}}, "shares.doubt needs judged"),
+        ({"trust": {}}, "trust needs judged"),
         ({"shares": {"conflict": 1.0}, "judged": ("j",)}, "shares.conflict needs reward"),
         ({"shares": {"disagreement": 0.5}}, "shares.disagreement needs reward"),
         ({"shares": {"category": 0.5}}, "shares.category needs categories"),
