@@ -214,13 +214,13 @@ def _arms(material: Material) -> Iterator[Measured]:
         labels = people.label([row.candidate.comparison for row in asked])
         routed = _with_people(ensemble[0], labels)
         yield measured("arm: routed by doubt and disagreement", routed, few, half)
-        yield _routed_by_category(material, people, ai, measured, few)
+        yield from _routed_by_category(material, people, ai, measured)
         yield from _curve(material, people, pool, ensemble, measured)
 
 
 def _routed_by_category(
-    material: Material, people: People, ai: SimulatedJudge, measured: "_Meter", few: int
-) -> Measured:
+    material: Material, people: People, ai: SimulatedJudge, measured: "_Meter"
+) -> Iterator[Measured]:
     """The judge is not asked about the slice; half of people's labels are about it."""
     half = BUDGET // 2
     judged = ai.label(material.comparisons(half, lambda category: category != SLICE))
@@ -234,10 +234,15 @@ def _routed_by_category(
     ]
     candidates = [*theirs, *_candidates(judged, [])]
     shares: dict[Strategy, float] = {"random": 0.5, "category": 0.5}
-    asked = choose(candidates, few, shares, categories=[SLICE], seed=material.seed)
+    asked = choose(candidates, CURVE[-1], shares, categories=[SLICE], seed=material.seed)
     labels = people.label([row.candidate.comparison for row in asked])
-    model = _with_people(_trained(_fresh(material, 0), judged, AI_PHASE), labels)
-    return measured("arm: routed by category", model, few, half)
+    random.Random(material.seed).shuffle(labels)
+    taught = _trained(_fresh(material, 0), judged, AI_PHASE)
+    yield measured("curve: category", taught, 0, half)
+    for count in CURVE:
+        model = _with_people(taught, labels[:count])
+        yield measured("curve: category", model, count, half)
+    yield measured("arm: routed by category", model, count, half)
 
 
 def _curve(

@@ -1,6 +1,6 @@
 """What docs/hybrid.md says of feedback from people and a judge, for three seeds.
 
-    recipes/hybrid.yaml ──seed 0, 1, 2──> samples ──scripts/hybrid.py──> accuracies ──> gates 5, 6
+    recipes/hybrid.yaml ──seed 0, 1, 2──> samples ──scripts/hybrid.py──> accuracies ──> gates
 
 The thresholds stand in gates.yaml beside this file. Runs go to the folder named by TUTELAGE_GATES,
 where finished stages and results are kept and not made again, or else to a temporary one.
@@ -74,3 +74,13 @@ def test_gate_6_naming_the_category_on_which_the_judge_is_wrong_pays(results):
     assert mean(results, "wrong", "arm: routed by category", "gold") > mean(
         results, "wrong", "arm: judge alone", "gold"
     )
+
+
+def test_gate_7_half_of_the_labels_chosen_by_category_beat_all_of_them_at_random(results):
+    """On the slice, where the judge is wrong: the category was named by someone who knew."""
+    half, all_ = (
+        mean(results, "wrong", f"curve: {name}", "wrong_slice", people)
+        for name, people in (("category", 200), ("random", 400))
+    )
+    print(f"on the slice: category at 200 labels {half:.3f}, random at 400 {all_:.3f}")
+    assert half >= all_ + GATES["hybrid"]["half_by_category"]
