@@ -3,8 +3,9 @@
 Each model is compared with the baseline, and the best of them with the next: sentences grow with
 the number of models, not with its square.
 
-Two differences to the baseline decide: of the proxy, a learned reward, and of the
-gold, a judgement that training never saw (Gao, Schulman, Hilton 2022, arXiv:2210.10760).
+Two differences to the baseline decide: of the proxy, which training has raised, and of the gold, a
+judgement beside it (Gao, Schulman, Hilton 2022, arXiv:2210.10760). Its own description says what
+training has seen of it: of simulated customers nothing, of a verifier its verdicts elsewhere.
 
                      gold worse        no change in gold      gold better
     proxy better     reward hacking    nothing gained         a real gain
@@ -75,14 +76,11 @@ def _change(record: EvaluationRecord, model: Model, role: str) -> int | None:
 
 def _sentences(record: EvaluationRecord, model: Model) -> list[str]:
     sentences = []
-    for role, subject in (
-        ("proxy", "{label}"),
-        ("gold", "{label}, which training never saw,"),
-    ):
+    for role in ("proxy", "gold"):
         measure = record.role(role)
         difference = measure and record.difference(model.name, measure.key)
         if measure and difference:
-            sentences.append(_moved(subject.format(label=measure.label), difference, measure))
+            sentences.append(_moved(difference, measure))
     sentences += _lead(record, model)
     sentences += _length(record, model)
     for change in ("better", "worse"):
@@ -90,16 +88,16 @@ def _sentences(record: EvaluationRecord, model: Model) -> list[str]:
     return sentences
 
 
-def _moved(subject: str, difference: Difference, measure: Measure) -> str:
+def _moved(difference: Difference, measure: Measure) -> str:
     decimals = decimals_for([(difference.low, difference.high)], measure.unit)
     unit = "percentage points" if measure.unit == "%" else measure.unit
     size = number(measure.scale * abs(difference.mean), unit, decimals)
     spread = interval(difference.low, difference.high, measure.unit, decimals)
     if difference.direction == 0:
         size = number(measure.scale * difference.mean, unit, decimals)
-        return f"{subject} did not change measurably: {size} {spread}."
+        return f"{measure.label} did not change measurably: {size} {spread}."
     verb = "rose" if difference.direction > 0 else "fell"
-    return f"{subject} {verb} by {size} {spread}."
+    return f"{measure.label} {verb} by {size} {spread}."
 
 
 def _lead(record: EvaluationRecord, model: Model) -> list[str]:

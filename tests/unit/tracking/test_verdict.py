@@ -70,7 +70,7 @@ def test_the_sentences_carry_the_numbers_and_their_intervals():
     after = {"proxy": 5.94, "gold": -1.62, "length": 95.0, "over_refusal": 0.02}
     assert verdict(before, after, 0.06).sentences == (
         "Proxy reward rose by 5.94 nats [5.88, 6.00].",
-        "Gold score, which training never saw, fell by 1.85 [-1.91, -1.79].",
+        "Gold score fell by 1.85 [-1.91, -1.79].",
         "Its answers grew from 18 to 95 tokens.",
         "Better: Over-refusal 17 % → 2 %.",
     )
@@ -81,7 +81,7 @@ def test_what_lies_within_the_interval_is_not_claimed():
     after = {"proxy": 0.05, "gold": 0.15, "length": 20.05, "over_refusal": 0.15}
     assert verdict(before, after, 0.06).sentences == (
         "Proxy reward did not change measurably: 0.05 nats [-0.01, 0.11].",
-        "Gold score, which training never saw, did not change measurably: -0.05 [-0.11, 0.01].",
+        "Gold score did not change measurably: -0.05 [-0.11, 0.01].",
     )
 
 
