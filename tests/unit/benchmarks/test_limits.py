@@ -1,6 +1,7 @@
 import pytest
+import torch
 from benchmarks.rows import ROWS
-from benchmarks.sides.limits import least_seconds
+from benchmarks.sides.limits import _products, least_seconds
 from benchmarks.sides.requests import Requests
 from benchmarks.sides.shapes import SHAPES, causal_lm, weights
 
@@ -22,8 +23,8 @@ def test_the_named_shapes_have_their_known_sizes():
 def test_limit_of_decoding_by_arithmetic_alone():
     layers, head = weights("micro")
     rates = {"flops": 1e9, "bytes_per_s": 1e30}
-    # 3 prompts of 4 tokens, then 4 more steps of 3 rows each.
-    expected = 2 * (layers + head) * (12 + 12) / 1e9
+    # 3 prompts of 4 tokens, the head for the last of each, then 4 more steps of 3 rows each.
+    expected = 2 * (layers * (12 + 12) + head * (3 + 12)) / 1e9
     assert least_seconds("decode", ASKED, "float32", rates) == pytest.approx(expected)
 
 
@@ -35,6 +36,15 @@ def test_limit_of_decoding_by_bytes_alone():
     expected = (4 * (layers + head) * 4 + context * cache) / 1e9
     assert least_seconds("decode", ASKED, "float32", rates) == pytest.approx(expected)
     assert least_seconds("decode", ASKED, "bfloat16", rates) == pytest.approx(expected / 2)
+
+
+def test_the_rate_of_products_is_that_of_the_fastest_way():
+    """All of them are products of the same two matrices."""
+    a = torch.randn(96, 96, generator=torch.Generator().manual_seed(0))
+    found = [way() for way in _products(a)]
+    torch.testing.assert_close(found[0], a @ a)
+    for other in found[1:]:
+        torch.testing.assert_close(other, a @ a.T)
 
 
 def test_an_update_costs_six_flops_per_weight_token_and_epoch():
