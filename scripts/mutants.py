@@ -3,8 +3,7 @@
     src + tests ──copy──> snapshot ─┬─ unchanged: the tests must pass
                                     └─copy──> one mistake: at least one test must fail
 
-The mistakes are listed in `mutant_catalogue.py`, `mutants_of_formulas.py`,
-`mutants_of_learners.py`, `mutants_of_pairs.py`, `mutants_of_rewards.py` and `mutants_of_rounds.py`;
+The mistakes are listed in `mutant_catalogue.py` and in `mutants_of_*.py` beside it;
 the result is written to docs/mutants.md.
 Exit code 1 when a mistake survives, when it cannot be planted because its text is not
 found exactly once, or when the tests break instead of failing.
@@ -27,13 +26,22 @@ from pathlib import Path
 
 from mutant import Mutant
 from mutant_catalogue import MUTANTS as COMMON
+from mutants_of_feedback import MUTANTS as OF_FEEDBACK
 from mutants_of_formulas import MUTANTS as OF_FORMULAS
 from mutants_of_learners import MUTANTS as OF_LEARNERS
 from mutants_of_pairs import MUTANTS as OF_PAIRS
 from mutants_of_rewards import MUTANTS as OF_REWARDS
 from mutants_of_rounds import MUTANTS as OF_ROUNDS
 
-MUTANTS = (*COMMON, *OF_FORMULAS, *OF_LEARNERS, *OF_PAIRS, *OF_REWARDS, *OF_ROUNDS)
+MUTANTS = (
+    *COMMON,
+    *OF_FEEDBACK,
+    *OF_FORMULAS,
+    *OF_LEARNERS,
+    *OF_PAIRS,
+    *OF_REWARDS,
+    *OF_ROUNDS,
+)
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "mutants.md"
 COPIED = ("src", "tests", "scripts", "docs", "recipes", "pyproject.toml")

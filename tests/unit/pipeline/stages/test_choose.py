@@ -188,8 +188,16 @@ def test_what_people_have_judged_is_not_asked_again(samples, context, write_rows
     assert not done.keys() & {row["id"] for row in told(where, "people.jsonl")}
 
 
+def exchanged(rows: list[dict]) -> list[dict]:
+    """The same judgements of pairs that were shown the other way round."""
+    return [row | {"a": row["b"], "b": row["a"], "p_a": 1.0 - row["p_a"]} for row in rows]
+
+
 def trusting(samples, write_rows, wrong: int) -> ChooseStage:
-    """People agree where the judge is sure, and about `wrong` of ten where it is not so sure."""
+    """People agree where the judge is sure, and not in `wrong` of ten pairs where it is less so.
+
+    They saw the answers in the other order.
+    """
     pairs = [f"p{n}/{i}-{j}" for n in range(40) for i, j in combinations(range(4), 2)]
     seen, unseen = pairs[:120], pairs[120:]
     said = {name: 0.95 if k % 2 else 0.3 for k, name in enumerate(pairs)}
@@ -202,7 +210,7 @@ def trusting(samples, write_rows, wrong: int) -> ChooseStage:
         samples=(samples(prompts=40),),
         judged=(
             write_rows("ai.jsonl", judgements("ai", said)),
-            write_rows("people.jsonl", judgements("human", agreed)),
+            write_rows("people.jsonl", exchanged(judgements("human", agreed))),
         ),
         budget=1,
         people=0.0,
