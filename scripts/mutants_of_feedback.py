@@ -50,8 +50,8 @@ MUTANTS = (
     Mutant(
         "trust-in-the-other-order",
         _CHOOSE,
-        "said = fmean(turned(row, judge.comparison).p_a for row in people)",
-        "said = fmean(row.p_a for row in people)",
+        "theirs = fmean(turned(row, its.comparison).p_a for row in people[name])",
+        "theirs = fmean(row.p_a for row in people[name])",
         "People's labels of exchanged answers count as disagreement.",
         ("tests/unit/pipeline/stages/test_choose.py",),
     ),

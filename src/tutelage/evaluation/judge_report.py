@@ -22,7 +22,7 @@ from tutelage.evaluation.judge_probes import Probed, sycophancy
 from tutelage.evaluation.length_control import length_control
 from tutelage.evaluation.reward_report import accuracy_by_group
 from tutelage.evaluation.scored_pairs import ScoredPairs
-from tutelage.feedback import doubt, fewest_labels, trusted_confidence
+from tutelage.feedback import compared, fewest_labels, trusted_confidence
 from tutelage.records import Comparison, Preference
 
 __all__ = ["Judged", "judge_report"]
@@ -37,7 +37,7 @@ _CLOSEST = 1e-6
 """Probabilities nearer to 0 or 1 count as this near: their log-odds are finite."""
 _DISAGREEMENT, _FAILURE = 0.2, 0.1
 """Share of a judge's labels that may differ from people's where it is trusted, and how probable it
-may be that more do: the level of Jung et al. 2024 (arXiv:2407.18370)."""
+may be that more do: agreement of 80 %, as Jung et al. 2024 (arXiv:2407.18370) aim at."""
 _FEWEST = 10
 """Pairs below which a group has no kappa."""
 
@@ -169,10 +169,10 @@ def _trust(rows: Sequence[Judged]) -> dict[str, Any] | None:
     found = []
     for row in rows:
         forth, back = row.orders
-        if forth is None or back is None or row.people is None or row.people == 0.5:
+        if forth is None or back is None or row.people is None:
             continue
-        p_a = (forth + back) / 2
-        found.append((1.0 - doubt(p_a, (forth, back)), (p_a - 0.5) * (row.people - 0.5) > 0))
+        if (verdict := compared((forth + back) / 2, (forth, back), row.people)) is not None:
+            found.append(verdict)
     if len(found) < fewest_labels(_DISAGREEMENT, _FAILURE):
         return None
     trust = trusted_confidence(found, disagreement=_DISAGREEMENT, failure=_FAILURE)

@@ -1,11 +1,11 @@
 """Feedback: comparisons, which to ask about, who judges them, and where preferences are kept."""
 
-from tutelage.feedback.choice import Candidate, Chosen, Strategy, choose, doubt
+from tutelage.feedback.choice import Candidate, Chosen, Strategy, choose
 from tutelage.feedback.events import Event, StaleEventError
 from tutelage.feedback.gather import Agreement, Gatherer, Pairing, agreement, pairs
 from tutelage.feedback.routing import Costs, Routing, route
 from tutelage.feedback.store import PreferenceStore
-from tutelage.feedback.trust import Trust, fewest_labels, trusted_confidence
+from tutelage.feedback.trust import Trust, compared, fewest_labels, trusted_confidence
 
 __all__ = [
     "Agreement",
@@ -22,7 +22,7 @@ __all__ = [
     "Trust",
     "agreement",
     "choose",
-    "doubt",
+    "compared",
     "fewest_labels",
     "pairs",
     "route",

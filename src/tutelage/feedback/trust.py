@@ -8,7 +8,8 @@ Fixed-sequence testing (Jung et al. 2024, arXiv:2407.18370, section 2): threshol
 strict to lax, each has the exact binomial upper bound of the share of disagreements among the
 verdicts above it (Clopper and Pearson 1934), and the walk ends before the first whose bound is more
 than is allowed. What is said of such comparisons holds for others of the same distribution: they
-must be a random sample of what the judge is to be trusted with.
+must be a random sample of what the judge is to be trusted with, and independent. Several pairs of
+one prompt are not quite, and make the bound a little too low.
 """
 
 import math
@@ -16,8 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tutelage.errors import DataError
+from tutelage.feedback.choice import doubt
 
-__all__ = ["Trust", "fewest_labels", "trusted_confidence", "upper_bound"]
+__all__ = ["Trust", "compared", "fewest_labels", "trusted_confidence", "upper_bound"]
+
+_TIE = 1e-9
+"""What is as near to 1/2 is a tie, whatever the last bit says."""
 
 _THRESHOLDS = tuple(step / 100 for step in range(100, -1, -1))
 """Set before any verdict is seen, as the guarantee asks."""
@@ -38,6 +43,21 @@ class Trust:
     """Share of all verdicts that are as sure."""
     labels: int
     """People's labels among them."""
+
+
+def compared(
+    p_a: float, orders: tuple[float, float] | None, people: float
+) -> tuple[float, bool] | None:
+    """A judge's confidence in a verdict, and whether people agree; None where they call it a tie.
+
+    Args:
+        p_a: the judge's probability that `a` is better.
+        orders: the same with `a` shown first and with `a` shown second.
+        people: theirs.
+    """
+    if abs(people - 0.5) < _TIE:
+        return None
+    return 1.0 - doubt(p_a, orders), (p_a - 0.5) * (people - 0.5) > 0
 
 
 def trusted_confidence(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tutelage.errors import DataError
-from tutelage.feedback.trust import fewest_labels, trusted_confidence, upper_bound
+from tutelage.feedback.trust import compared, fewest_labels, trusted_confidence, upper_bound
 
 
 def at_most(errors: int, count: int, rate: Fraction) -> Fraction:
@@ -51,6 +51,23 @@ def test_the_walk_begins_where_a_judge_that_errs_half_as_often_as_it_may_passes(
     errors = int(labels * disagreement / 2)
     verdicts = [(1.0, i >= errors) for i in range(labels)]
     assert trusted_confidence(verdicts, disagreement=disagreement, failure=failure) is not None
+
+
+@pytest.mark.parametrize(
+    ("p_a", "orders", "people", "expected"),
+    [
+        (0.9, (0.8, 1.0), 1.0, (0.8, True)),
+        (0.9, None, 0.2, (0.8, False)),
+        (0.55, (0.9, 0.2), 0.7, (0.0, True)),
+        (0.5, (0.5, 0.5), 1.0, (0.0, False)),
+        (0.9, (0.8, 1.0), 0.5, None),
+        (0.9, (0.8, 1.0), (0.2 + 0.4 + 0.9) / 3, None),
+    ],
+)
+def test_a_verdict_beside_peoples(p_a, orders, people, expected):
+    """Orders that contradict each other have no confidence, and ties of people no verdict."""
+    found = compared(p_a, orders, people)
+    assert found is None if expected is None else found == pytest.approx(expected)
 
 
 def test_trust_by_hand():

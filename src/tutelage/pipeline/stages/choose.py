@@ -20,10 +20,10 @@ from tutelage.config import ChooseStage
 from tutelage.data.jsonl import write_jsonl
 from tutelage.data.loaders import load_preferences, load_samples
 from tutelage.errors import DataError
-from tutelage.feedback.choice import STRATEGIES, Candidate, Strategy, doubt
+from tutelage.feedback.choice import STRATEGIES, Candidate, Strategy
 from tutelage.feedback.gather import Pairing, pairs, turned
 from tutelage.feedback.routing import Costs, Routing, route
-from tutelage.feedback.trust import Trust, trusted_confidence
+from tutelage.feedback.trust import Trust, compared, trusted_confidence
 from tutelage.models import RewardModel
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import device, share_out
@@ -35,8 +35,6 @@ __all__ = ["run"]
 
 _NOBODY = Trust(confidence=2.0, bound=1.0, coverage=0.0, labels=0)
 """No judge is as sure as that."""
-_TIE = 1e-9
-
 Texts = list[tuple[str, int]]
 """Completions of a prompt, each with the number of the samples it comes from."""
 
@@ -166,10 +164,12 @@ def _trust(
     """How sure the judge must be, from the comparisons that people have judged as well."""
     if config.trust is None:
         return None
-    shared = [name for name in people if name in judge]
-    verdicts = [
-        verdict for name in shared if (verdict := _verdict(people[name], judge[name])) is not None
-    ]
+    verdicts = []
+    for name in people.keys() & judge.keys():
+        its = judge[name]
+        theirs = fmean(turned(row, its.comparison).p_a for row in people[name])
+        if (verdict := compared(its.p_a, its.orders, theirs)) is not None:
+            verdicts.append(verdict)
     trust = trusted_confidence(
         verdicts, disagreement=config.trust.disagreement, failure=config.trust.failure
     )
@@ -186,14 +186,6 @@ def _trust(
         f"{trust.bound:.1%} differ from people's"
     )
     return trust
-
-
-def _verdict(people: Sequence[Preference], judge: Preference) -> tuple[float, bool] | None:
-    """The judge's confidence, and whether people agree; nothing where they call it a tie."""
-    said = fmean(turned(row, judge.comparison).p_a for row in people)
-    if abs(said - 0.5) < _TIE:
-        return None
-    return 1.0 - doubt(judge.p_a, judge.orders), (said - 0.5) * (judge.p_a - 0.5) > 0
 
 
 def _pairing(

@@ -196,16 +196,14 @@ def exchanged(rows: list[dict]) -> list[dict]:
 def trusting(samples, write_rows, wrong: int) -> ChooseStage:
     """People agree where the judge is sure, and not in `wrong` of ten pairs where it is less so.
 
-    They saw the answers in the other order.
+    They saw 120 of 240 pairs, and the answers in the other order.
     """
     pairs = [f"p{n}/{i}-{j}" for n in range(40) for i, j in combinations(range(4), 2)]
-    seen, unseen = pairs[:120], pairs[120:]
     said = {name: 0.95 if k % 2 else 0.3 for k, name in enumerate(pairs)}
     agreed = {
         name: float(said[name] > 0.5) if k % 2 or (k // 2) % 10 >= wrong else 1.0
-        for k, name in enumerate(seen)
+        for k, name in enumerate(pairs[:120])
     }
-    assert len(unseen) == 120
     return ChooseStage(
         samples=(samples(prompts=40),),
         judged=(
@@ -234,9 +232,8 @@ def test_the_judge_is_believed_as_far_as_people_agree(
 
 def test_a_judge_that_people_do_not_agree_with_is_believed_nowhere(samples, context, write_rows):
     stage = trusting(samples, write_rows, 5)
-    said = {"p0/0-1": 0.9}
     turned = judgements("human", {f"p{n}/0-1": 0.0 for n in range(40)})
-    sure = judgements("ai", {f"p{n}/0-1": 0.9 for n in range(40)} | {"p0/0-2": 0.9} | said)
+    sure = judgements("ai", {f"p{n}/0-1": 0.9 for n in range(40)} | {"p0/0-2": 0.9})
     judged = (write_rows("a.jsonl", sure), write_rows("b.jsonl", turned))
     where = context()
     numbers = choose.run(stage.model_copy(update={"judged": judged}), where)
