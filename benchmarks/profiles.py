@@ -4,16 +4,18 @@ One core, our side alone, under torch's profiler. Beside each kind of operator s
 take at the rates that this machine reaches in the same run: the least that matrix products can take
 bounds the whole, however fast everything else is made.
 
-    products     matrix products, counted by the profiler, against the rate of a large product
+    products     matrix products, counted by their shapes, against the rate of a large product
     attention    its operators, forward and backward
     optimiser    AdamW
     the rest     norms, activations, softmax, copies, Python
 """
 
 import argparse
+import math
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from benchmarks.rows.decode import c1t
 from benchmarks.rows.overhead import INSIDE
@@ -60,7 +62,7 @@ def _table(name: str, dtype: str, quick: bool) -> list[str]:
     began = time.process_time()
     ours.run()
     seconds = time.process_time() - began
-    spent, flops = _profiled(ours)
+    spent = _profiled(ours)
     total = sum(spent.values())
     lines = [
         f"{name}, {dtype}, one core: {seconds:.2f} CPU seconds, {total:.2f} under the profiler",
@@ -71,6 +73,7 @@ def _table(name: str, dtype: str, quick: bool) -> list[str]:
         assert work is not None, "its limit is known"
         least = least_seconds(**work, dtype=dtype, rates=rates)
         return [*lines, f"  bytes and products: {least:.2f} s at least, {least / seconds:.0%}"]
+    flops = _operations(ours)
     least, rate = flops / rates["flops"], flops / spent["products"]
     return [
         *lines,
@@ -94,19 +97,39 @@ def _updating(name: str, dtype: str, quick: bool) -> OurPPO:
     return update
 
 
-def _profiled(ours: OurEngine | OurPPO) -> tuple[dict[str, float], float]:
-    """Seconds by kind of operator, and the operations of products.
+def _profiled(ours: OurEngine | OurPPO) -> dict[str, float]:
+    """Seconds by kind of operator.
 
     Of the profiler's own records: its Python events of an update of 135M would not fit into memory.
     """
     from torch.autograd.profiler import profile
 
-    with profile(with_flops=True) as profiler:
+    with profile() as profiler:
         ours.run()
     events = profiler.kineto_results.events()
-    flops = sum(event.flops() for event in events if _kind(event.name()) == "products")
-    rows = ((e.start_thread_id(), e.start_ns(), e.end_ns(), e.name()) for e in events)
-    return seconds_by_kind(rows), float(flops)
+    return seconds_by_kind(
+        (e.start_thread_id(), e.start_ns(), e.end_ns(), e.name()) for e in events
+    )
+
+
+def _operations(ours: OurEngine | OurPPO) -> float:
+    """Of matrix products outside attention; torch has no formula for those of oneDNN."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    onednn = torch.ops.mkldnn._linear_pointwise
+    with FlopCounterMode(display=False, custom_mapping={onednn: operations_of_linear}) as counter:
+        ours.run()
+    by_operator = counter.get_flop_counts()["Global"]
+    found = ((str(each).replace(".", "::"), flops) for each, flops in by_operator.items())
+    return float(sum(flops for name, flops in found if _kind(name) == "products"))
+
+
+def operations_of_linear(
+    x: Sequence[int], *others: Any, out_shape: Sequence[int], **options: Any
+) -> int:
+    """2 K for each number of the result of a linear layer; from shapes."""
+    return 2 * x[-1] * math.prod(out_shape)
 
 
 def seconds_by_kind(events: Iterable[tuple[int, int, int, str]]) -> dict[str, float]:

@@ -40,7 +40,7 @@ def logprob_gate(
     lengths_forced: bool,
 ) -> list[Check]:
     """Log-probabilities of a rollout against a plain forward pass in the same format."""
-    model = copy.deepcopy(policy.model).to(DTYPES[dtype]).eval()
+    model = _plain(policy.model).to(DTYPES[dtype]).eval()
     gaps = []
     for prompt, completion in zip(prompts, completions, strict=True):
         start, ids = len(prompt.tokens), torch.tensor(completion.tokens)
@@ -182,10 +182,18 @@ def _plain_update(
 
 
 def _plain(model: Any) -> Any:
-    """A copy in float32 that attends with torch's own kernel."""
-    copied = copy.deepcopy(model).float().train()
-    copied.set_attn_implementation("sdpa")
-    return copied
+    """A new model of transformers with the same weights in float32, and nothing of ours in it.
+
+    What is frozen stays frozen.
+    """
+    config = copy.deepcopy(model.config)
+    config._attn_implementation = "sdpa"
+    plain = type(model)(config).to(model.device)
+    plain.load_state_dict(model.state_dict())
+    trained = {name: weight.requires_grad for name, weight in model.named_parameters()}
+    for name, weight in plain.named_parameters():
+        weight.requires_grad_(trained[name])
+    return plain.float().train()
 
 
 def _plain_loss(

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from tutelage.models.attention import attend_short_rows
 from tutelage.models.frozen_layers import SplitTrunk
+from tutelage.models.products import multiply_through_onednn
 from tutelage.models.shared_prefix import SharedPrefixRows
 
 __all__ = ["Backbone", "Within", "autocast", "base_model", "position_ids", "scalar_head", "scatter"]
@@ -90,6 +91,7 @@ class Backbone(nn.Module):
         self.within = within
         self.split: SplitTrunk | None = None
         """Frozen blocks apart from the others, where there are some."""
+        multiply_through_onednn(model)
         if compute is not torch.float32:
             attend_short_rows(model)
 

@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 
 from tutelage.models.adapters import effective_weight
 from tutelage.models.causal import base_model
+from tutelage.models.products import multiply, packed
 
 __all__ = ["ColumnCache", "Decoder"]
 
@@ -116,10 +117,7 @@ class _Linear:
     def __call__(self, x: Tensor) -> Tensor:
         x = x.to(self._dtype)
         if self._packed is not None:
-            product: Tensor = torch.ops.mkldnn._linear_pointwise(
-                x, self._packed, self._bias, "none", [], ""
-            )
-            return product
+            return multiply(x, self._packed, self._bias)
         assert self._weight is not None
         return functional.linear(x, self._weight, self._bias)
 
@@ -129,8 +127,7 @@ def _packed(weight: Tensor) -> Tensor | None:
     usable = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
     if not usable or weight.numel() < _PACK_FROM:
         return None
-    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
-    return packed
+    return packed(weight)
 
 
 class Decoder:

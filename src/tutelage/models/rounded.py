@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tutelage.models.products import OneDnnLinear
+
 __all__ = ["RoundedLinear", "round_linear_layers"]
 
 
@@ -35,5 +37,5 @@ def round_linear_layers(model: nn.Module) -> None:
     """Keeps every frozen float32 linear layer of a model in bfloat16 from now on."""
     for name, module in list(model.named_modules()):
         # Only the class itself: others compute or store something of their own.
-        if type(module) is nn.Linear and not module.weight.requires_grad:
+        if type(module) in (nn.Linear, OneDnnLinear) and not module.weight.requires_grad:
             model.set_submodule(name, RoundedLinear.of(module))
