@@ -16,7 +16,7 @@ from torch.nn import functional
 
 __all__ = ["OneDnnLinear", "multiply", "multiply_through_onednn", "packed"]
 
-_WORTH_A_KERNEL = 1 << 23
+_WORTH_A_KERNEL = 1 << 22
 """Multiplications of a product from which a kernel of its own pays."""
 
 
