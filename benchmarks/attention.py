@@ -1,8 +1,12 @@
-"""Attention of short rows beside torch's fused kernel, on a CPU: `python -m benchmarks.attention`.
+"""Attention in plain operations beside torch's kernel on a CPU: `python -m benchmarks.attention`.
 
-1,024 tokens in rows of each length, nine heads of 64, three heads of keys, forward and backward,
-queries and keys in float32 and values in bfloat16, as autocast passes them on. A ratio is the
-median of rounds in each of which both ways had a turn.
+Nine heads of 64, three heads of keys. A ratio is the median of rounds in each of which both ways
+had a turn.
+
+    short rows  1,024 tokens in rows of each length, forward and backward, queries and keys in
+                float32 and values in bfloat16, as autocast passes them on
+    new tokens  one token of each of some rows, keys and values of 128 tokens out of stores that
+                have room for more, of 30 layers in turn
 """
 
 import argparse
@@ -13,45 +17,58 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from tutelage.models.attention import LONGEST, short_row_attention
+from tutelage.models.attention import LONGEST, new_token_attention, short_row_attention
 
 _LENGTHS = (32, 64, 100, LONGEST, 160, 200, 256, 512)
+_ROWS = (8, 32, 64, 128)
 _TOKENS, _HEADS, _KEY_HEADS, _SIZE = 1024, 9, 3, 64
+_LAYERS, _COLUMNS, _ROOM = 30, 128, 32
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints a line for each length."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.attention", description=__doc__)
+    """Prints a line for each length and each number of rows."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.attention",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
-    print("row length  times faster than the fused kernel (smallest to largest of the rounds)")
+    print("times faster than the fused kernel (smallest to largest of the rounds)")
     for length in _LENGTHS:
-        ratios = sorted(_ratios(length, chosen.rounds))
-        median = statistics.median(ratios)
-        print(f"{length:10}  {median:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})", flush=True)
+        _report(f"rows of {length}", _short_rows(length, chosen.rounds))
+    for rows in _ROWS:
+        for dtype in (torch.bfloat16, torch.float32):
+            name = f"new tokens of {rows} rows, {str(dtype).removeprefix('torch.')}"
+            _report(name, _new_tokens(rows, dtype, chosen.rounds))
     return 0
 
 
-def _ratios(length: int, rounds: int) -> list[float]:
+def _report(name: str, found: Sequence[float]) -> None:
+    ratios = sorted(found)
+    median = statistics.median(ratios)
+    print(f"{name:32}  {median:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})", flush=True)
+
+
+def _short_rows(length: int, rounds: int) -> list[float]:
     random = torch.Generator().manual_seed(0)
     query, key, value = (
         torch.randn(_TOKENS // length, length, heads, _SIZE, generator=random)
         for heads in (_HEADS, _KEY_HEADS, _KEY_HEADS)
     )
     tensors = tuple(t.transpose(1, 2).requires_grad_() for t in (query, key, value.bfloat16()))
-    for way in (_short, _fused):
-        _seconds(way, tensors)
-    return [_seconds(_fused, tensors) / _seconds(_short, tensors) for _ in range(rounds)]
 
+    def seconds(way: Callable[..., Tensor]) -> float:
+        began = time.perf_counter()
+        out = way(*tensors)
+        torch.autograd.grad(out, tensors, torch.ones_like(out))
+        return time.perf_counter() - began
 
-def _seconds(way: Callable[..., Tensor], tensors: Sequence[Tensor]) -> float:
-    began = time.perf_counter()
-    out = way(*tensors)
-    torch.autograd.grad(out, tensors, torch.ones_like(out))
-    return time.perf_counter() - began
+    return _ratios(lambda: seconds(_fused), lambda: seconds(_short), rounds)
 
 
 def _short(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -59,9 +76,38 @@ def _short(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    return torch.nn.functional.scaled_dot_product_attention(
+    return functional.scaled_dot_product_attention(
         query.bfloat16(), key.bfloat16(), value, is_causal=True, enable_gqa=True
     )
+
+
+@torch.no_grad()
+def _new_tokens(rows: int, dtype: torch.dtype, rounds: int) -> list[float]:
+    random = torch.Generator().manual_seed(0)
+    query = torch.randn(rows, _KEY_HEADS, _HEADS // _KEY_HEADS, _SIZE, generator=random).to(dtype)
+    shape = (2, rows, _KEY_HEADS, _COLUMNS + _ROOM, _SIZE)
+    stores = [torch.randn(shape, generator=random).to(dtype) for _ in range(_LAYERS)]
+    scale = _SIZE**-0.5
+
+    def seconds(way: Callable[[Tensor, Tensor], Tensor]) -> float:
+        began = time.perf_counter()
+        for key, value in (store[:, :, :, :_COLUMNS] for store in stores):
+            way(key, value)
+        return time.perf_counter() - began
+
+    def plain(key: Tensor, value: Tensor) -> Tensor:
+        return new_token_attention(query, key, value, None, scale)
+
+    def fused(key: Tensor, value: Tensor) -> Tensor:
+        return functional.scaled_dot_product_attention(query, key, value, scale=scale)
+
+    return _ratios(lambda: seconds(fused), lambda: seconds(plain), rounds)
+
+
+def _ratios(fused: Callable[[], float], plain: Callable[[], float], rounds: int) -> list[float]:
+    """Of the seconds of the two ways, after a turn of each that is not counted."""
+    fused(), plain()
+    return [fused() / plain() for _ in range(rounds)]
 
 
 if __name__ == "__main__":

@@ -1,21 +1,26 @@
-"""Attention of short rows under autocast on a CPU.
+"""Attention on a CPU where plain operations are faster than torch's fused kernel.
 
-torch's fused kernel for a CPU is written for long rows. Plain operations with float32 scores are
-faster up to 128 tokens (`python -m benchmarks.attention`).
+That kernel is written for long rows of many queries. Plain operations with a float32 softmax are
+faster for rows of up to 128 tokens under autocast, and for the one new token of many rows in
+decoding (`python -m benchmarks.attention`).
 """
 
 from typing import Any, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-__all__ = ["LONGEST", "attend_short_rows", "short_row_attention"]
+__all__ = ["LONGEST", "MANY", "attend_short_rows", "new_token_attention", "short_row_attention"]
 
 LONGEST = 128
 """Longest row for which plain operations are the faster way."""
+MANY = 64
+"""Key heads of all rows from which plain operations decode faster."""
 _NAME = "tutelage_short_rows"
 
 
@@ -28,6 +33,36 @@ def attend_short_rows(model: PreTrainedModel) -> None:
     """
     if model.config._attn_implementation == "sdpa" and model._can_set_attn_implementation():
         model.set_attn_implementation(_NAME)
+
+
+def new_token_attention(
+    query: Float[Tensor, "rows heads queries size"],
+    key: Float[Tensor, "rows heads columns size"],
+    value: Float[Tensor, "rows heads columns size"],
+    mask: Float[Tensor, "rows 1 1 columns"] | None,
+    scale: float,
+) -> Float[Tensor, "rows heads queries size"]:
+    """softmax(scale q k^T + mask) v of a few queries, all of which see all columns.
+
+    Args:
+        query: those of the heads that share a key head.
+        key, value: of all columns so far, where nothing needs to be copied to read them as they
+            were stored.
+        mask: added to the scores; None for 0.
+        scale: of the scores before the softmax, which is float32.
+    """
+    if query.device.type != "cpu" or query.shape[0] * query.shape[1] < MANY:
+        return functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, scale=scale
+        )
+    # `matmul` of four dimensions would copy what is a part of a larger store; and keys stand on the
+    # left, as on the right they would be copied into another order.
+    queries, keys, values = ((query * scale).flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1))
+    scores = torch.bmm(keys, queries.transpose(1, 2)).transpose(1, 2)
+    if mask is not None:
+        scores = scores + mask.expand(-1, query.shape[1], -1, -1).flatten(0, 1)
+    weights = torch.softmax(scores.contiguous(), -1, dtype=torch.float32).to(value.dtype)
+    return torch.bmm(weights, values).view(query.shape)
 
 
 def short_row_attention(

@@ -24,6 +24,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from tutelage.models.adapters import effective_weight
+from tutelage.models.attention import new_token_attention
 from tutelage.models.causal import base_model
 from tutelage.models.products import multiply, packed
 
@@ -233,12 +234,12 @@ class Decoder:
             cache.values[number][:, :, column] = value[:, :, 0]
             # Heads that share keys ask together, as if they were tokens.
             asked = query.reshape(rows, self._kv_heads, -1, self._size)
-            attended = functional.scaled_dot_product_attention(
+            attended = new_token_attention(
                 asked,
                 cache.keys[number][:, :, first : cache.end],
                 cache.values[number][:, :, first : cache.end],
-                attn_mask=mask,
-                scale=self._scale,
+                mask,
+                self._scale,
             )
             x = self._finish(layer, x, attended.reshape(rows, 1, -1))
         return self._logits(x[:, 0])

@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from tutelage.models import Policy, attention, save_model
-from tutelage.models.attention import LONGEST, attend_short_rows, short_row_attention
+from tutelage.models.attention import (
+    LONGEST,
+    MANY,
+    attend_short_rows,
+    new_token_attention,
+    short_row_attention,
+)
 
 ROUNDING = 2**-8
 """Half of a bfloat16 step, relative to the number."""
@@ -38,6 +44,29 @@ def used(monkeypatch) -> list[tuple[int, ...]]:
 
     monkeypatch.setattr(attention, "short_row_attention", spy)
     return shapes
+
+
+@pytest.mark.parametrize("rows", [MANY // 2 - 1, MANY // 2])
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float32, 1e-6), (torch.bfloat16, ROUNDING)])
+@pytest.mark.parametrize("hidden", [False, True])
+def test_new_tokens_see_all_columns_but_those_that_a_mask_hides(rows, dtype, rounding, hidden):
+    random = torch.Generator().manual_seed(0)
+    store = torch.randn(2, rows, 2, 40, 16, generator=random).to(dtype)
+    # A part of the store: what lies around it may be anything.
+    store[:, :, :, :3] = store[:, :, :, 30:] = torch.nan
+    query = torch.randn(rows, 2, 3, 16, generator=random).to(dtype)
+    key, value = store[:, :, :, 3:30]
+    mask = torch.zeros(rows, 1, 1, 27)
+    if hidden:
+        mask[1::2, ..., :5] = torch.finfo(dtype).min
+    given = mask.to(dtype) if hidden else None
+    found = new_token_attention(query, key, value, given, 0.7)
+    scores = 0.7 * query.double() @ key.double().transpose(2, 3) + mask.double()
+    expected = torch.softmax(scores, -1) @ value.double()
+    assert found.shape == query.shape
+    assert found.dtype is dtype
+    # Three roundings to bfloat16: of scores, weights and the result.
+    assert relative(found, expected) < (1 if dtype is torch.float32 else 3) * rounding
 
 
 @pytest.mark.parametrize("causal", [True, False])

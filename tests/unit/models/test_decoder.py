@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from tutelage.models import attention
 from tutelage.models.decoder import Decoder
 
 FAMILY = {
@@ -72,8 +73,9 @@ def decoded(decoder: Decoder, more: int) -> tuple[list[list[int]], list[torch.Te
 
 
 @pytest.mark.parametrize("name", FAMILY)
-@pytest.mark.parametrize("more", [0, 1, 40])
-def test_logits_are_those_of_the_model(name, more):
+@pytest.mark.parametrize(("more", "many"), [(0, 64), (1, 64), (40, 64), (1, 1), (40, 1)])
+def test_logits_are_those_of_the_model(name, more, many, monkeypatch):
+    monkeypatch.setattr(attention, "MANY", many)
     model = build(name, **FAMILY[name])
     decoder = Decoder.of(model)
     assert decoder is not None
