@@ -90,5 +90,6 @@ class _Product(torch.autograd.Function):
 def _product_of_columns(a: Tensor, b: Tensor) -> Tensor:
     """a^T b; a result of fewer rows than columns is up to twice as fast as the other way round."""
     if a.shape[1] > b.shape[1]:
-        return multiply(b.t(), a.t()).t()
+        # In the order of the weight: the fused AdamW reads a gradient as if it were.
+        return multiply(b.t(), a.t()).t().contiguous()
     return multiply(a.t(), b.t())

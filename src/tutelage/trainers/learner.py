@@ -237,8 +237,9 @@ class Learner:
             if gradient is None:
                 continue
             if weight.grad is None:
-                # Two weights may have been given one tensor, and clipping scales in place.
-                weight.grad = gradient.clone()
+                # A copy: two weights may have been given one tensor, and clipping scales in place.
+                # In the weight's order: the fused AdamW reads a gradient as if it had no other.
+                weight.grad = torch.empty_like(weight).copy_(gradient)
             else:
                 weight.grad.add_(gradient)
 

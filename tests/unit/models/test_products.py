@@ -63,6 +63,7 @@ def test_product_and_gradients_are_the_formulas(kernels, shape, bias, outputs):
     assert relative(out, expected) < ROUNDING
     assert relative(x.grad, exact_x.grad) < ROUNDING
     assert relative(linear.weight.grad, exact.weight.grad) < ROUNDING
+    assert linear.weight.grad.is_contiguous()
     assert not bias or relative(linear.bias.grad, exact.bias.grad) < ROUNDING
     assert len(kernels) == 3
 
@@ -90,6 +91,8 @@ def test_upstream_gradients_may_lie_in_any_order(kernels):
     again = torch.autograd.grad(linear(x), (x, linear.weight), upstream.contiguous())
     for one, other in zip(found, again, strict=True):
         assert relative(one, other) < ROUNDING
+    # As their weights do: an optimiser may take that for granted.
+    assert found[1].is_contiguous()
 
 
 def test_packed_and_transposed_weights_give_the_same_product():

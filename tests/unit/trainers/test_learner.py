@@ -395,3 +395,22 @@ def test_weights_given_one_gradient_are_clipped_once_each():
         return [weight.detach() for weight in model.values()]
 
     assert all(a.equal(b) for a, b in zip(gradients(1), gradients(2), strict=True))
+
+
+def test_gradients_that_lie_in_another_order_than_their_weight():
+    """torch's fused AdamW does not look at the order: it would pair weights with others' numbers."""
+    towards = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+
+    def step(count: int) -> Tensor:
+        weight = nn.Parameter(torch.zeros(4, 8))
+        learner = Learner(
+            {"model": Optimizer(nn.ParameterList([weight]), FREE, 10)},
+            BatchConfig(minibatch=9, microbatch_tokens=6),
+            torch.Generator().manual_seed(1),
+            cores=Cores(count),
+        )
+        learner.step(lambda part, n: LossOutput(-(weight.t() * towards).sum() / n, {}), make())
+        return weight.detach()
+
+    for count in (1, 2):
+        assert step(count).sign().equal(towards.t().sign())
