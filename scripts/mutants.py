@@ -29,6 +29,7 @@ from mutant_catalogue import MUTANTS as COMMON
 from mutants_of_feedback import MUTANTS as OF_FEEDBACK
 from mutants_of_formulas import MUTANTS as OF_FORMULAS
 from mutants_of_learners import MUTANTS as OF_LEARNERS
+from mutants_of_models import MUTANTS as OF_MODELS
 from mutants_of_pairs import MUTANTS as OF_PAIRS
 from mutants_of_rewards import MUTANTS as OF_REWARDS
 from mutants_of_rounds import MUTANTS as OF_ROUNDS
@@ -38,6 +39,7 @@ MUTANTS = (
     *OF_FEEDBACK,
     *OF_FORMULAS,
     *OF_LEARNERS,
+    *OF_MODELS,
     *OF_PAIRS,
     *OF_REWARDS,
     *OF_ROUNDS,

@@ -1,4 +1,4 @@
-"""Mistakes in believing a judge, and in attention of short rows.
+"""Mistakes in believing a judge.
 
 The same kind of list as `mutant_catalogue`.
 """
@@ -10,9 +10,7 @@ __all__ = ["MUTANTS"]
 _TRUST = "src/tutelage/feedback/trust.py"
 _ROUTING = "src/tutelage/feedback/routing.py"
 _CHOOSE = "src/tutelage/pipeline/stages/choose.py"
-_ATTENTION = "src/tutelage/models/attention.py"
 _OF_TRUST = ("tests/unit/feedback/test_trust.py",)
-_OF_ATTENTION = ("tests/unit/models/test_attention.py",)
 
 MUTANTS = (
     Mutant(
@@ -54,21 +52,5 @@ MUTANTS = (
         "theirs = fmean(row.p_a for row in people[name])",
         "People's labels of exchanged answers count as disagreement.",
         ("tests/unit/pipeline/stages/test_choose.py",),
-    ),
-    Mutant(
-        "short-rows-see-the-next-token",
-        _ATTENTION,
-        "unseen.fill_(-torch.inf).triu_(1)",
-        "unseen.fill_(-torch.inf).triu_(2)",
-        "Under bfloat16 on a CPU each token sees the one that it is to foretell.",
-        _OF_ATTENTION,
-    ),
-    Mutant(
-        "short-rows-mix-heads-with-tokens",
-        _ATTENTION,
-        "unseen.repeat(sharing, 1)",
-        "unseen.repeat_interleave(sharing, 0)",
-        "Where heads share keys, each sees other tokens than it may.",
-        _OF_ATTENTION,
     ),
 )

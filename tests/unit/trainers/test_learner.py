@@ -398,7 +398,7 @@ def test_weights_given_one_gradient_are_clipped_once_each():
 
 
 def test_gradients_that_lie_in_another_order_than_their_weight():
-    """torch's fused AdamW does not look at the order: it would pair weights with others' numbers."""
+    """The fused AdamW of torch ignores the order, and would pair weights with others' numbers."""
     towards = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
 
     def step(count: int) -> Tensor:

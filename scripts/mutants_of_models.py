@@ -1,0 +1,81 @@
+"""Mistakes in products and attention of models on a CPU.
+
+The same kind of list as `mutant_catalogue`.
+"""
+
+from mutant import Mutant
+
+__all__ = ["MUTANTS"]
+
+_ATTENTION = "src/tutelage/models/attention.py"
+_PRODUCTS = "src/tutelage/models/products.py"
+_LEARNER = "src/tutelage/trainers/learner.py"
+_OF_ATTENTION = ("tests/unit/models/test_attention.py",)
+_OF_PRODUCTS = ("tests/unit/models/test_products.py",)
+
+MUTANTS = (
+    Mutant(
+        "short-rows-see-the-next-token",
+        _ATTENTION,
+        "unseen.fill_(-torch.inf).triu_(1)",
+        "unseen.fill_(-torch.inf).triu_(2)",
+        "Under bfloat16 on a CPU each token sees the one that it is to foretell.",
+        _OF_ATTENTION,
+    ),
+    Mutant(
+        "short-rows-mix-heads-with-tokens",
+        _ATTENTION,
+        "unseen.repeat(sharing, 1)",
+        "unseen.repeat_interleave(sharing, 0)",
+        "Where heads share keys, each sees other tokens than it may.",
+        _OF_ATTENTION,
+    ),
+    Mutant(
+        "new-tokens-see-padding",
+        _ATTENTION,
+        "    if mask is not None:\n        scores = scores + ",
+        "    if mask is None:\n        scores = scores + ",
+        "Where many rows are decoded, short prompts read the padding before them.",
+        _OF_ATTENTION,
+    ),
+    Mutant(
+        "new-tokens-mix-rows-with-heads",
+        _ATTENTION,
+        "mask.expand(-1, query.shape[1], -1, -1).flatten(0, 1)",
+        "mask.repeat(query.shape[1], 1, 1, 1).flatten(0, 1)",
+        "Where many rows are decoded, each gets another row's mask.",
+        _OF_ATTENTION,
+    ),
+    Mutant(
+        "gradient-in-another-order",
+        _PRODUCTS,
+        "return multiply(b.t(), a.t()).t().contiguous()",
+        "return multiply(b.t(), a.t()).t()",
+        "The fused AdamW steps each weight by the gradient of another.",
+        _OF_PRODUCTS,
+    ),
+    Mutant(
+        "gradient-copied-in-its-own-order",
+        _LEARNER,
+        "weight.grad = torch.empty_like(weight).copy_(gradient)",
+        "weight.grad = gradient.clone()",
+        "The same, wherever a loss reads a weight transposed.",
+        ("tests/unit/trainers/test_learner.py",),
+    ),
+    Mutant(
+        "products-forget-autocast",
+        _PRODUCTS,
+        '        and not torch.is_autocast_enabled("cpu")\n',
+        "",
+        "Large products stay float32 where bfloat16 was asked for.",
+        _OF_PRODUCTS,
+    ),
+    Mutant(
+        "bias-gradient-of-one-row",
+        _PRODUCTS,
+        "gradient.sum(0) if of_bias else None",
+        "gradient[0] if of_bias else None",
+        "Biases learn from the first token of a micro-batch alone.",
+        _OF_PRODUCTS,
+    ),
+)
