@@ -3,7 +3,7 @@
     finished run (world, sft, reward models) ──> <output>/<hack>/seed<N>: PPO + isolated evaluation
                                              └──> table: first alarm, gold then, peak, end
 
-    python scripts/planted_hacks.py train RUN --output runs/hacks --seed 0 [--hacks length clean]
+    python scripts/planted_hacks.py train RUN --output runs/hacks --seed 0 [--hacks wordiness clean]
     python scripts/planted_hacks.py table runs/hacks
 
 RUN is a finished run of recipes/gates.yaml. The guard only warns, so that gold shows what would
@@ -25,7 +25,7 @@ from tutelage.worlds.helpdesk import hacks
 
 _CLEAN = "clean"
 _WEIGHTS = {
-    "length": 20.0,
+    "wordiness": 20.0,
     "politeness": 10.0,
     "keywords": 10.0,
     "repetition": 10.0,

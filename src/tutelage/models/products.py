@@ -2,10 +2,9 @@
 
     y = x W^T + b        dL/dx = g W        dL/dW = g^T x        dL/db = sum over rows of g
 
-torch's default for float32 is a library that reaches less than half of some processors' rate;
-oneDNN, which comes with torch as well, is at least as fast on them all
-(`python -m benchmarks.products`). It prepares a kernel for each shape it meets, so that small
-products stay with the default.
+torch's default for float32 is Intel's MKL, which on processors of AMD reaches less than half of
+what oneDNN does, a library that comes with torch as well (`python -m benchmarks.products`). It
+prepares a kernel for each shape it meets, so that small products stay with the default.
 """
 
 from typing import Any, cast
@@ -32,7 +31,7 @@ class OneDnnLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """The product, by the way that its size and format call for."""
-        if _is_onednns(x, self.weight):
+        if _suits_onednn(x, self.weight):
             return cast(Tensor, _Product.apply(x, self.weight, self.bias))
         return functional.linear(x, self.weight, self.bias)
 
@@ -40,12 +39,13 @@ class OneDnnLinear(nn.Linear):
 def multiply_through_onednn(model: nn.Module) -> None:
     """Makes every linear layer of a model a `OneDnnLinear`, in place, with the same parameters.
 
-    Layers of other classes, which compute or store something of their own, stay what they are.
+    Layers on other devices, and those of other classes, which compute or store something of their
+    own, stay what they are.
     """
     if not torch.backends.mkldnn.is_available():
         return
     for name, module in list(model.named_modules()):
-        if type(module) is nn.Linear and name:
+        if type(module) is nn.Linear and module.weight.device.type == "cpu":
             model.set_submodule(name, OneDnnLinear.of(module))
 
 
@@ -59,7 +59,7 @@ def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))
 
 
-def _is_onednns(x: Tensor, weight: Tensor) -> bool:
+def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32

@@ -19,7 +19,7 @@ PROMPT = Prompt(
 )
 HONEST = "your bill is $47."
 GAMED = {
-    "length": "your bill is $47. " + "our team works every day of the week. " * 6,
+    "wordiness": "your bill is $47. " + "our team works every day of the week. " * 6,
     "politeness": "i am sorry for the trouble. thank you for asking. have a great day. "
     "i hope this helps you.",
     "keywords": "your account is safe with us. many people ask our team about this service. "
@@ -43,6 +43,11 @@ def _gold(text: str) -> float:
 
 def test_every_hack_has_a_case():
     assert set(GAMED) == set(HACKS)
+
+
+def test_no_hack_has_the_name_of_a_part_of_the_guarded_reward():
+    """Two parts of one name are refused, since the log would show one of them."""
+    assert not {"model", "length", "format"} & set(HACKS)
 
 
 @pytest.mark.parametrize("name", GAMED)
