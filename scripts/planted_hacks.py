@@ -34,7 +34,7 @@ _WEIGHTS = {
 """What a hack pays, in sigmas of the reward model: more than the length penalty takes; or 4."""
 
 
-def recipe(finished: Path, name: str, seed: int, rounds: int) -> dict[str, Any]:
+def recipe(finished: Path, name: str, seed: int, rounds: int, every: int) -> dict[str, Any]:
     """The guarded training of the gates with a hack added to its reward."""
     stages = finished / "stages"
     reward: dict[str, Any] = {
@@ -55,7 +55,7 @@ def recipe(finished: Path, name: str, seed: int, rounds: int) -> dict[str, Any]:
         "reward": reward,
         "critic": "reward",
         "probes": str(stages / "world" / "held_out.jsonl"),
-        "probe_every": 2,
+        "probe_every": every,
         "guard": {"signals": signals, "monitors": {"divergence": "warn", "kl_budget": "off"}},
         "ppo": {
             "steps": rounds,
@@ -84,13 +84,15 @@ def recipe(finished: Path, name: str, seed: int, rounds: int) -> dict[str, Any]:
     }
 
 
-def train(finished: Path, output: Path, names: Sequence[str], seed: int, rounds: int) -> None:
+def train(
+    finished: Path, output: Path, names: Sequence[str], seed: int, rounds: int, every: int
+) -> None:
     """Runs what is not finished yet, one training after the other."""
     for name in names:
         folder = output / name / f"seed{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "hack.yaml"
-        YAML().dump(recipe(finished.resolve(), name, seed, rounds), path)
+        YAML().dump(recipe(finished.resolve(), name, seed, rounds, every), path)
         run(path, folder)
         print_table([row(folder, name)])
 
@@ -156,11 +158,12 @@ def main(arguments: Sequence[str]) -> None:
     training.add_argument("--output", type=Path, required=True)
     training.add_argument("--seed", type=int, default=0)
     training.add_argument("--rounds", type=int, default=12)
+    training.add_argument("--every", type=int, default=2, help="rounds between probes")
     training.add_argument("--hacks", nargs="+", default=[_CLEAN, *hacks.HACKS])
     commands.add_parser("table").add_argument("output", type=Path)
     given = parser.parse_args(arguments)
     if given.command == "train":
-        train(given.run, given.output, given.hacks, given.seed, given.rounds)
+        train(given.run, given.output, given.hacks, given.seed, given.rounds, given.every)
         return
     print("| hack | seed | alarm | harm | in time | gold at each probe | monitors |")
     print("|---|---|---|---|---|---|---|")
