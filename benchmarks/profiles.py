@@ -14,7 +14,7 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from benchmarks.rows.decode import c1t
@@ -73,7 +73,7 @@ def _table(name: str, dtype: str, quick: bool) -> list[str]:
         assert work is not None, "its limit is known"
         least = least_seconds(**work, dtype=dtype, rates=rates)
         return [*lines, f"  bytes and products: {least:.2f} s at least, {least / seconds:.0%}"]
-    flops = _operations(ours)
+    flops = counted_operations(ours.run)
     least, rate = flops / rates["flops"], flops / spent["products"]
     return [
         *lines,
@@ -112,23 +112,21 @@ def _profiled(ours: OurEngine | OurPPO) -> dict[str, float]:
     )
 
 
-def _operations(ours: OurEngine | OurPPO) -> float:
+def counted_operations(work: Callable[[], object]) -> float:
     """Of matrix products outside attention; torch has no formula for those of oneDNN."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     onednn = torch.ops.mkldnn._linear_pointwise
-    with FlopCounterMode(display=False, custom_mapping={onednn: operations_of_linear}) as counter:
-        ours.run()
+    with FlopCounterMode(display=False, custom_mapping={onednn: _of_linear}) as counter:
+        work()
     by_operator = counter.get_flop_counts()["Global"]
     found = ((str(each).replace(".", "::"), flops) for each, flops in by_operator.items())
     return float(sum(flops for name, flops in found if _kind(name) == "products"))
 
 
-def operations_of_linear(
-    x: Sequence[int], *others: Any, out_shape: Sequence[int], **options: Any
-) -> int:
-    """2 K for each number of the result of a linear layer; from shapes."""
+def _of_linear(x: Sequence[int], *others: Any, out_shape: Sequence[int], **options: Any) -> int:
+    """2 K for each number of the result; from shapes."""
     return 2 * x[-1] * math.prod(out_shape)
 
 

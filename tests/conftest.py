@@ -165,3 +165,14 @@ def _tiny(architecture: str, vocab_size: int) -> dict[str, Any]:
     if architecture in ("llama", "qwen2"):
         sizes["num_key_value_heads"] = 1
     return {**ids, **wide, **sizes}
+
+
+@pytest.fixture(scope="session")
+def relative_gap() -> Callable[[torch.Tensor, torch.Tensor], float]:
+    """`relative_gap(a, b)`: |a - b| / |b| in the Euclidean norm."""
+
+    def gap(a: torch.Tensor, b: torch.Tensor) -> float:
+        a, b = a.detach().double(), b.detach().double()
+        return ((a - b).norm() / b.norm()).item()
+
+    return gap

@@ -56,12 +56,13 @@ def _products(a: Any) -> list[Callable[[], object]]:
     """Ways to multiply a matrix with itself or its transpose; the fastest is the machine's rate."""
     import torch
 
+    from tutelage.models.products import multiply, packed
+
     ways: list[Callable[[], object]] = [lambda: a @ a]
     if a.device.type == "cpu" and torch.backends.mkldnn.is_available():
         # oneDNN with weights in its own order: on some processors faster than torch's default.
-        packed = torch.ops.mkldnn._reorder_linear_weight(a)
-        linear = torch.ops.mkldnn._linear_pointwise
-        ways.append(lambda: linear(a, packed, None, "none", [], ""))
+        weight = packed(a)
+        ways.append(lambda: multiply(a, weight))
     return ways
 
 

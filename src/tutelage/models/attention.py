@@ -57,7 +57,7 @@ def new_token_attention(
         )
     # `matmul` of four dimensions would copy what is a part of a larger store; and keys stand on the
     # left, as on the right they would be copied into another order.
-    queries, keys, values = ((query * scale).flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1))
+    queries, keys, values = (query * scale).flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
     scores = torch.bmm(keys, queries.transpose(1, 2)).transpose(1, 2)
     if mask is not None:
         scores = scores + mask.expand(-1, query.shape[1], -1, -1).flatten(0, 1)

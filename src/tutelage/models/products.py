@@ -2,7 +2,7 @@
 
     y = x W^T + b        dL/dx = g W        dL/dW = g^T x        dL/db = sum over rows of g
 
-torch's default for float32 is Intel's MKL, which on processors of AMD reaches less than half of
+torch's default for float32 is Intel's MKL, which on processors of AMD reaches about half of
 what oneDNN does, a library that comes with torch as well (`python -m benchmarks.products`). It
 prepares a kernel for each shape it meets, so that small products stay with the default.
 """
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["OneDnnLinear", "multiply", "multiply_through_onednn", "packed"]
+__all__ = ["OneDnnLinear", "multiply", "multiply_through_onednn", "packed", "product"]
 
 _WORTH_A_KERNEL = 1 << 22
 """Multiplications of a product from which a kernel of its own pays."""
@@ -30,10 +30,8 @@ class OneDnnLinear(nn.Linear):
         return taken.train(linear.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The product, by the way that its size and format call for."""
-        if _suits_onednn(x, self.weight):
-            return cast(Tensor, _Product.apply(x, self.weight, self.bias))
-        return functional.linear(x, self.weight, self.bias)
+        """The product; see `product`."""
+        return product(x, self.weight, self.bias)
 
 
 def multiply_through_onednn(model: nn.Module) -> None:
@@ -42,11 +40,16 @@ def multiply_through_onednn(model: nn.Module) -> None:
     Layers on other devices, and those of other classes, which compute or store something of their
     own, stay what they are.
     """
-    if not torch.backends.mkldnn.is_available():
-        return
     for name, module in list(model.named_modules()):
         if type(module) is nn.Linear and module.weight.device.type == "cpu":
             model.set_submodule(name, OneDnnLinear.of(module))
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x W^T + b, by the way that device, size and format call for, with its gradients."""
+    if _suits_onednn(x, weight):
+        return cast(Tensor, _Product.apply(x, weight, bias))
+    return functional.linear(x, weight, bias)
 
 
 def packed(weight: Tensor) -> Tensor:
@@ -61,7 +64,8 @@ def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
-        x.device.type == "cpu"
+        torch.backends.mkldnn.is_available()
+        and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() * weight.shape[0] >= _WORTH_A_KERNEL
         and not torch.is_autocast_enabled("cpu")

@@ -1,5 +1,9 @@
 import pytest
-from benchmarks.profiles import seconds_by_kind
+import torch
+from benchmarks.profiles import counted_operations, seconds_by_kind
+from torch import nn
+
+from tutelage.models.products import multiply, packed
 
 SECOND = 10**9
 
@@ -23,3 +27,17 @@ def test_a_product_inside_the_rest_is_a_product():
     events = [(1, 0, 5 * SECOND, "MulBackward0"), (1, SECOND, 3 * SECOND, "aten::mm")]
     spent = seconds_by_kind(events)
     assert (spent["products"], spent["the rest"]) == (2.0, 3.0)
+
+
+def test_operations_are_those_of_all_products_but_attentions():
+    """By hand: 2 M K N each, and nothing for two products of heads."""
+    x, weight = torch.zeros(3, 5, 16), torch.zeros(8, 16)
+
+    def work() -> None:
+        nn.functional.linear(x, weight)
+        multiply(x, weight)
+        multiply(x, packed(weight))
+        multiply(torch.zeros(15, 8), weight.t())
+        torch.bmm(x, x.transpose(1, 2))
+
+    assert counted_operations(work) == 4 * 2 * 15 * 16 * 8

@@ -19,11 +19,6 @@ ROUNDING = 2**-8
 """Half of a bfloat16 step, relative to the number."""
 
 
-def relative(found, expected) -> float:
-    difference = (found.double() - expected.double()).detach()
-    return float(difference.norm() / expected.detach().double().norm())
-
-
 def heads(batch: int = 3, time: int = 50, size: int = 16, seed: int = 0):
     random = torch.Generator().manual_seed(seed)
     query, key, value, upstream = (
@@ -49,7 +44,9 @@ def used(monkeypatch) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize("rows", [MANY // 2 - 1, MANY // 2])
 @pytest.mark.parametrize(("dtype", "rounding"), [(torch.float32, 1e-6), (torch.bfloat16, ROUNDING)])
 @pytest.mark.parametrize("hidden", [False, True])
-def test_new_tokens_see_all_columns_but_those_that_a_mask_hides(rows, dtype, rounding, hidden):
+def test_new_tokens_see_all_columns_but_those_that_a_mask_hides(
+    rows, dtype, rounding, hidden, relative_gap
+):
     random = torch.Generator().manual_seed(0)
     store = torch.randn(2, rows, 2, 40, 16, generator=random).to(dtype)
     # A part of the store: what lies around it may be anything.
@@ -66,12 +63,12 @@ def test_new_tokens_see_all_columns_but_those_that_a_mask_hides(rows, dtype, rou
     assert found.shape == query.shape
     assert found.dtype is dtype
     # Three roundings to bfloat16: of scores, weights and the result.
-    assert relative(found, expected) < (1 if dtype is torch.float32 else 3) * rounding
+    assert relative_gap(found, expected) < (1 if dtype is torch.float32 else 3) * rounding
 
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("scale", [0.25, 0.7])
-def test_output_and_gradients_are_the_formulas_up_to_one_rounding(causal, scale):
+def test_output_and_gradients_are_the_formulas_up_to_one_rounding(causal, scale, relative_gap):
     query, key, value, upstream = heads()
     upstream = upstream.bfloat16()
     exact = [x.detach().double().requires_grad_() for x in (query, key, value)]
@@ -82,11 +79,11 @@ def test_output_and_gradients_are_the_formulas_up_to_one_rounding(causal, scale)
     expected = torch.softmax(scores, -1) @ exact[2]
     found = short_row_attention(query, key, value, scale, causal=causal)
     assert found.dtype is torch.bfloat16
-    assert relative(found, expected) < ROUNDING
+    assert relative_gap(found, expected) < ROUNDING
     gradients = torch.autograd.grad(found, (query, key, value), upstream)
     wanted = torch.autograd.grad(expected, exact, upstream.double())
     for gradient, want in zip(gradients, wanted, strict=True):
-        assert relative(gradient, want) < ROUNDING
+        assert relative_gap(gradient, want) < ROUNDING
 
 
 def test_every_architecture_takes_it_under_autocast_and_stays_near_float32(
@@ -104,7 +101,7 @@ def test_every_architecture_takes_it_under_autocast_and_stays_near_float32(
     assert difference.mean() < 2e-2
 
 
-def test_groups_of_keys_are_shared_by_their_queries(tiny_causal_lm, used):
+def test_groups_of_keys_are_shared_by_their_queries(tiny_causal_lm, used, relative_gap):
     """Against torch's own kernel: in another order, heads would be mixed up."""
     model = tiny_causal_lm("llama", num_attention_heads=4, num_key_value_heads=2).double()
     short = copy.deepcopy(model)
@@ -115,7 +112,9 @@ def test_groups_of_keys_are_shared_by_their_queries(tiny_causal_lm, used):
         with torch.autocast("cpu", torch.bfloat16):
             found = short.float()(tokens, use_cache=False).logits
     assert used == [(2, 4, 6, 8)] * 2
-    assert relative(torch.log_softmax(found.float(), -1), torch.log_softmax(expected, -1)) < 1e-2
+    assert (
+        relative_gap(torch.log_softmax(found.float(), -1), torch.log_softmax(expected, -1)) < 1e-2
+    )
 
 
 @pytest.mark.parametrize("case", ["no autocast", "left padding", "long rows"])

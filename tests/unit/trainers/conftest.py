@@ -251,13 +251,3 @@ def ragged_script() -> Callable[[EncodedPrompt, int], list[int]]:
         return [3 + (7 * i + 5 * k) % 60 for k in range(i % 6)] + [STOP]
 
     return script
-
-
-@pytest.fixture(scope="session")
-def relative_gap() -> Callable[[Tensor, Tensor], float]:
-    """`relative_gap(a, b)`: |a - b| / |b| in the Euclidean norm."""
-
-    def gap(a: Tensor, b: Tensor) -> float:
-        return ((a - b).norm() / b.norm()).item()
-
-    return gap

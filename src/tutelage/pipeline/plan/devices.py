@@ -182,6 +182,8 @@ def measured_rates(device: str, threads: int = 1, *, budget: float = 1.0) -> Rat
     """
     import torch
 
+    from tutelage.models.products import product
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     size, numbers = (4096, 1 << 28) if device == "cuda" else (768, 1 << 23)
@@ -189,7 +191,7 @@ def measured_rates(device: str, threads: int = 1, *, budget: float = 1.0) -> Rat
     try:
         for dtype in (torch.float32, torch.bfloat16):
             a = torch.ones(size, size, device=device, dtype=dtype)
-            took = fastest(partial(_product_as_in_models(a), a, a), device, 0.35 * budget)
+            took = fastest(partial(product, a, a), device, 0.35 * budget)
             rates.append(threads * 2.0 * size**3 / took)
         source = torch.ones(numbers, device=device)
         target = torch.empty_like(source)
@@ -198,15 +200,6 @@ def measured_rates(device: str, threads: int = 1, *, budget: float = 1.0) -> Rat
     finally:
         torch.set_num_threads(before)
     return Rates(rates[0], rates[1], copied / took)
-
-
-def _product_as_in_models(a: Any) -> Callable[[Any, Any], Any]:
-    import torch
-
-    from tutelage.models.products import multiply
-
-    onednn = a.device.type == "cpu" and torch.backends.mkldnn.is_available()
-    return multiply if onednn and a.dtype is torch.float32 else torch.mm
 
 
 def fastest(work: Callable[[], Any], device: str, budget: float) -> float:
