@@ -1,10 +1,14 @@
-"""Float32 products of linear layers on a CPU, through oneDNN.
+"""Products of linear layers on a CPU, through oneDNN.
 
     y = x W^T + b        dL/dx = g W        dL/dW = g^T x        dL/db = sum over rows of g
 
 torch's default for float32 is Intel's MKL, which on processors of AMD reaches about half of
-what oneDNN does, a library that comes with torch as well (`python -m benchmarks.products`). It
-prepares a kernel for each shape it meets, so that small products stay with the default.
+what oneDNN does, a library that comes with torch as well (`python -m benchmarks.products`);
+bfloat16 is always oneDNN's. It prepares a kernel for each shape it meets and never gives the
+kernel's memory back. Micro-batches have thousands of shapes, so that their rows are filled up
+with zeros to one of a few numbers:
+
+    rows of x           1 .. 32   then 16 sizes to each power of two: 34, 36 ... 64, 68 ... 128 ...
 """
 
 from typing import Any, cast
@@ -13,14 +17,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["OneDnnLinear", "multiply", "multiply_through_onednn", "packed", "product"]
+__all__ = [
+    "OneDnnLinear",
+    "multiply",
+    "multiply_through_onednn",
+    "packed",
+    "product",
+    "rows_of_a_kernel",
+]
 
 _WORTH_A_KERNEL = 1 << 22
-"""Multiplications of a product from which a kernel of its own pays."""
+"""Multiplications of a float32 product from which a kernel of its own pays."""
+_SIZES = 16
+"""To each power of two; more would waste less on rows of zeros, of which there are at most a
+sixteenth, and prepare more kernels."""
 
 
 class OneDnnLinear(nn.Linear):
-    """A linear layer whose large float32 products on a CPU, and their gradients, are oneDNN's."""
+    """A linear layer whose large products on a CPU, and their gradients, are oneDNN's."""
 
     @classmethod
     def of(cls, linear: nn.Linear) -> "OneDnnLinear":
@@ -47,8 +61,9 @@ def multiply_through_onednn(model: nn.Module) -> None:
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b, by the way that device, size and format call for, with its gradients."""
-    if _suits_onednn(x, weight):
-        return cast(Tensor, _Product.apply(x, weight, bias))
+    compute = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    if _suits_onednn(x, weight, compute):
+        return cast(Tensor, _Product.apply(x, _filled_once(x, compute), weight, bias))
     return functional.linear(x, weight, bias)
 
 
@@ -59,41 +74,87 @@ def packed(weight: Tensor) -> Tensor:
 
 def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b; the weight may be packed, or be the transpose of a stored one."""
-    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))
+    rows = x.reshape(-1, x.shape[-1])
+    result = _kernel(_filled(rows), weight, bias)[: len(rows)]
+    return result.view(*x.shape[:-1], result.shape[1])
 
 
-def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
-    return (
-        torch.backends.mkldnn.is_available()
-        and x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and x.numel() * weight.shape[0] >= _WORTH_A_KERNEL
-        and not torch.is_autocast_enabled("cpu")
-    )
+def rows_of_a_kernel(rows: int) -> int:
+    """The next number of rows, from this one on, that gets a kernel."""
+    step = max(1, (1 << rows.bit_length()) // (2 * _SIZES))
+    return -(-rows // step) * step
+
+
+def _suits_onednn(x: Tensor, weight: Tensor, compute: torch.dtype) -> bool:
+    if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if compute is torch.bfloat16:
+        return True
+    large = x.numel() * weight.shape[0] >= _WORTH_A_KERNEL
+    return large and compute is x.dtype is weight.dtype is torch.float32
+
+
+def _filled_once(x: Tensor, compute: torch.dtype) -> Tensor:
+    """`x` as filled rows of a format, without gradient; layers that read one tensor share them."""
+    key = (x._version, compute)
+    known = getattr(x, "_filled", None)
+    if known is None or known[0] != key:
+        known = (key, _filled(x.detach().to(compute).reshape(-1, x.shape[-1])))
+        x._filled = known  # type: ignore[attr-defined]
+    return cast(Tensor, known[1])
+
+
+def _filled(rows: Tensor) -> Tensor:
+    """With rows of zeros behind, and dense: what is not would be multiplied number by number."""
+    size = rows_of_a_kernel(len(rows))
+    if size == len(rows):
+        return rows.contiguous()
+    filled = rows.new_empty(size, rows.shape[1])
+    filled[: len(rows)] = rows
+    filled[len(rows) :] = 0.0
+    return filled
 
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return multiply(x, weight, bias)
+    def forward(ctx: Any, x: Tensor, filled: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.shape, ctx.rows, ctx.formats = x.shape, x[..., 0].numel(), (x.dtype, weight.dtype)
+        weight = weight.to(filled.dtype)
+        bias = None if bias is None else bias.to(filled.dtype)
+        ctx.save_for_backward(filled, weight)
+        return _rows(filled, weight, bias)[: ctx.rows].view(*x.shape[:-1], len(weight))
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        of_x, of_weight, of_bias = ctx.needs_input_grad
-        gradient = upstream[0].reshape(-1, len(weight))
-        rows = x.reshape(-1, weight.shape[1])
+        filled, weight = ctx.saved_tensors
+        of_x, _, of_weight, of_bias = ctx.needs_input_grad
+        of_input, of_parameters = ctx.formats
+        gradient = _filled(upstream[0].reshape(-1, len(weight)))
         return (
-            multiply(gradient, weight.t()).view(x.shape) if of_x else None,
-            _product_of_columns(gradient, rows) if of_weight else None,
-            gradient.sum(0) if of_bias else None,
+            _rows(gradient, weight.t())[: ctx.rows].view(ctx.shape).to(of_input) if of_x else None,
+            None,
+            _columns(gradient, filled).to(of_parameters) if of_weight else None,
+            gradient.sum(0, dtype=of_parameters) if of_bias else None,
         )
 
 
-def _product_of_columns(a: Tensor, b: Tensor) -> Tensor:
+def _rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x W^T + b; in bfloat16 torch takes oneDNN by itself."""
+    if x.dtype is torch.float32:
+        return _kernel(x, weight, bias)
+    return functional.linear(x, weight, bias)
+
+
+def _columns(a: Tensor, b: Tensor) -> Tensor:
     """a^T b; a result of fewer rows than columns is up to twice as fast as the other way round."""
+    if a.dtype is not torch.float32:
+        return a.t() @ b
     if a.shape[1] > b.shape[1]:
         # In the order of the weight: the fused AdamW reads a gradient as if it were.
-        return multiply(b.t(), a.t()).t().contiguous()
-    return multiply(a.t(), b.t())
+        return _kernel(b.t(), a.t()).t().contiguous()
+    return _kernel(a.t(), b.t())
+
+
+def _kernel(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x W^T + b of exactly these rows."""
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))

@@ -7,9 +7,8 @@ embeddings, norms, biases, head and the stream between the layers stay float32.
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from tutelage.models.products import OneDnnLinear
+from tutelage.models.products import OneDnnLinear, product
 
 __all__ = ["RoundedLinear", "round_linear_layers"]
 
@@ -30,7 +29,7 @@ class RoundedLinear(nn.Linear):
         weight = self.weight
         if not torch.is_autocast_enabled(x.device.type):
             weight = weight.to(x.dtype)
-        return functional.linear(x, weight, self.bias)
+        return product(x, weight, self.bias)
 
 
 def round_linear_layers(model: nn.Module) -> None:

@@ -1,6 +1,8 @@
-"""Float32 products through oneDNN: the formulas, and where they are used."""
+"""Products through oneDNN: the formulas, their shapes, and where they are used."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -9,7 +11,14 @@ from torch.utils.checkpoint import checkpoint
 
 from tutelage.models import Critic, Policy, products, save_model
 from tutelage.models.adapters import Adapter
-from tutelage.models.products import OneDnnLinear, multiply, multiply_through_onednn, packed
+from tutelage.models.products import (
+    OneDnnLinear,
+    multiply,
+    multiply_through_onednn,
+    packed,
+    product,
+    rows_of_a_kernel,
+)
 from tutelage.models.rounded import RoundedLinear
 
 ROUNDING = 1e-6
@@ -24,12 +33,15 @@ pytestmark = pytest.mark.skipif(
 def kernels(monkeypatch) -> list[tuple[int, ...]]:
     """Shapes of the inputs that oneDNN was given by layers, call by call; all sizes are its own."""
     shapes = []
+    kernel = products._kernel
 
     def spy(x, weight, bias=None):
+        # A matrix that repeats one number in memory is multiplied number by number.
+        assert 0 not in (*x.stride(), *weight.stride())
         shapes.append(tuple(x.shape))
-        return multiply(x, weight, bias)
+        return kernel(x, weight, bias)
 
-    monkeypatch.setattr(products, "multiply", spy)
+    monkeypatch.setattr(products, "_kernel", spy)
     monkeypatch.setattr(products, "_WORTH_A_KERNEL", 1)
     return shapes
 
@@ -43,7 +55,7 @@ def inputs(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1)).requires_grad_()
 
 
-@pytest.mark.parametrize("shape", [(7, 48), (3, 5, 48), (1, 48)])
+@pytest.mark.parametrize("shape", [(7, 48), (3, 5, 48), (1, 48), (67, 48), (5, 83, 48)])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("outputs", [16, 80])
 def test_product_and_gradients_are_the_formulas(kernels, shape, bias, outputs, relative_gap):
@@ -106,7 +118,8 @@ def test_not_a_number_spreads_as_in_any_product(kernels):
 @pytest.mark.parametrize(("rows", "used"), [(1 << 9, False), (1 << 10, True)])
 def test_small_products_are_torchs_own(monkeypatch, rows, used):
     calls = []
-    monkeypatch.setattr(products, "multiply", lambda *args: calls.append(args) or multiply(*args))
+    kernel = products._kernel
+    monkeypatch.setattr(products, "_kernel", lambda *args: calls.append(args) or kernel(*args))
     linear, x = layer(48, 96), torch.randn(rows, 48)
     # 512 rows are 2.4 million multiplications, 1,024 rows 4.7 million; 2^22 are 4.2 million.
     out = linear(x)
@@ -116,10 +129,97 @@ def test_small_products_are_torchs_own(monkeypatch, rows, used):
 
 def test_other_formats_are_torchs_own(kernels):
     linear, x = layer(), inputs(7, 48)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert linear(x).dtype is torch.bfloat16
+    with torch.autocast("cpu", torch.float16):
+        half = linear(x)
+        assert torch.equal(half, nn.functional.linear(x, linear.weight, linear.bias))
     linear.double()(x.double())
     assert kernels == []
+
+
+def test_numbers_of_rows_that_get_a_kernel_are_few_and_near():
+    sizes = [rows_of_a_kernel(rows) for rows in range(1 << 15)]
+    assert sizes[:35] == [*range(33), 34, 34]
+    assert all(rows <= size <= rows * 17 / 16 for rows, size in enumerate(sizes))
+    assert all(rows_of_a_kernel(size) == size for size in sizes)
+    assert [len({*sizes[1 << k : 1 << (k + 1)]}) for k in range(5, 15)] == [17] * 10
+
+
+def test_rows_are_filled_up_to_such_a_number(kernels):
+    layer()(inputs(67, 48)).sum().backward()
+    # The product, the gradient of the input, and that of the weight: W^T's rows, 68 columns.
+    assert kernels == [(68, 48), (68, 80), (48, 68)]
+    kernels.clear()
+    for rows in range(600, 1024):
+        layer()(inputs(rows, 48))
+    assert len(set(kernels)) == 14
+
+
+def test_layers_that_read_one_tensor_share_its_filled_rows(monkeypatch, kernels):
+    filled = []
+    fill = products._filled
+    monkeypatch.setattr(products, "_filled", lambda rows: filled.append(len(rows)) or fill(rows))
+    linear, x = layer(), inputs(67, 48) * 1.0
+    first = linear(x)
+    assert torch.equal(linear(x), first)
+    assert filled == [67]
+    with torch.no_grad():
+        x *= 2.0
+    changed = linear(x)
+    assert filled == [67, 67]
+    assert torch.equal(changed, linear(x.detach().clone()))
+
+
+@pytest.mark.parametrize("rows", [67, 68])
+@pytest.mark.parametrize("is_leaf", [True, False])
+def test_filled_rows_live_no_longer_than_their_tensor(kernels, rows, is_leaf):
+    gc.disable()
+    try:
+        x = inputs(rows, 48) if is_leaf else inputs(rows, 48) * 1.0
+        seen = weakref.ref(x)
+        out = layer()(x)
+        out.sum().backward()
+        del x, out
+        assert seen() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("rows", [0, 7, 67])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_bfloat16_gives_what_autocast_gives(rows, frozen, relative_gap):
+    linear, x = layer(), inputs(rows, 48)
+    plain = nn.Linear(48, 80)
+    plain.load_state_dict(linear.state_dict())
+    if frozen:
+        linear, plain = RoundedLinear.of(linear), plain.requires_grad_(False)
+    upstream = torch.randn(rows, 80, generator=torch.Generator().manual_seed(2)).bfloat16()
+    found, expected = [], []
+    for module, results in ((linear, found), (plain, expected)):
+        x.grad = None
+        with torch.autocast("cpu", torch.bfloat16):
+            out = module(x)
+        out.backward(upstream)
+        results += [out, x.grad, *(() if frozen else (module.weight.grad, module.bias.grad))]
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype is other.dtype
+        # bfloat16 keeps 8 bits: two roundings of one sum are up to 2^-8 apart.
+        assert relative_gap(one, other) < 2**-8 if rows else one.shape == other.shape
+
+
+def test_a_format_is_not_taken_for_another(kernels, relative_gap):
+    linear, x = layer(), inputs(67, 48) * 1.0
+    with torch.autocast("cpu", torch.bfloat16):
+        linear(x)
+    exact = x.double() @ linear.weight.double().t() + linear.bias.double()
+    assert relative_gap(linear(x), exact) < ROUNDING
+
+
+def test_vectors_and_no_rows_are_multiplied(relative_gap):
+    linear, x = layer(), inputs(48)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear(x).shape == (80,)
+        assert product(x.expand(0, 48), linear.weight).shape == (0, 80)
+    assert multiply(x.detach().view(1, 1, 48), packed(linear.weight.detach())).shape == (1, 1, 80)
 
 
 def test_a_repeated_forward_pass_gives_the_same_gradients(kernels):

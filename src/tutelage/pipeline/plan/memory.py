@@ -97,8 +97,8 @@ def _block_bytes(size: ModelSize, compute: str) -> int:
         heads += (3 if narrow else 2) * (size.queries + size.keys)
     if not narrow:
         return FLOAT * (6 * size.hidden + heads + 4 * size.mlp)
-    # The stream and what is normed stay float32; each of five products casts its own input.
-    return 4 * FLOAT * size.hidden + 2 * (5 * size.hidden + heads + 4 * size.mlp)
+    # The stream and what is normed stay float32; what is read by several products is cast once.
+    return 4 * FLOAT * size.hidden + 2 * (2 * size.hidden + heads + 4 * size.mlp)
 
 
 def passing_activations(size: ModelSize, tokens: int) -> int:

@@ -26,7 +26,7 @@ from tutelage.pipeline.plan.parts import Place
 from tutelage.pipeline.plan.sizes import count_model
 from tutelage.trainers.optimizer import Optimizer
 
-ROWS, TIME = 4, 64
+ROWS, TIME = 5, 59
 TOKENS = ROWS * TIME
 SHAPE = {
     "hidden_size": 64,
