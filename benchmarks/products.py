@@ -51,7 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
     for compute in _VARIED:
         own, ours = (_apart(f"{way} {compute}", chosen) for way in ("torch", "onednn"))
         ratio = own["seconds"] / ours["seconds"]
-        print(f"  {compute:<9}{ratio:6.2f}   {ours['mib']:5.0f} against {own['mib']:.0f}", flush=True)
+        print(
+            f"  {compute:<9}{ratio:6.2f}   {ours['mib']:5.0f} against {own['mib']:.0f}", flush=True
+        )
     return 0
 
 
