@@ -118,4 +118,12 @@ MUTANTS = (
         "The gradient of a sum takes minutes instead of milliseconds.",
         _OF_PRODUCTS,
     ),
+    Mutant(
+        "rows-behind-are-tokens",
+        _PRODUCTS,
+        "return filled[: shape[:-1].numel()].view(*shape[:-1], filled.shape[-1])",
+        "return filled[-shape[:-1].numel() :].view(*shape[:-1], filled.shape[-1])",
+        "Each token is continued with what the feed-forward block made of another.",
+        _OF_PRODUCTS,
+    ),
 )

@@ -222,9 +222,13 @@ class CapturedUpdate:
         self.learner.fit(self.loss, rows, plan, observe=observe, stop=lambda _: True)
         return losses[0], found
 
+    def step(self, rows: Experience, observe: Any) -> None:
+        """One step on the given rows as one minibatch; `observe` is called ahead of it."""
+        self.learner.fit(self.loss, rows, self.learner.plan(rows), observe=observe)
+
 
 def update_parity(actors: Actors, captured: CapturedUpdate, dtype: str) -> list[Check]:
-    """The gate of an update, on up to eight of its rows.
+    """The gate of an update, on up to eight of its rows; ends with a step.
 
     Old log-probabilities and values are moved by 0.05 or by 0.5, well inside or well outside the
     clip range of 0.2, so that both branches of both losses are taken, and rounding cannot change
@@ -240,7 +244,7 @@ def update_parity(actors: Actors, captured: CapturedUpdate, dtype: str) -> list[
 
     rows = replace(rows, old_logprobs=moved(rows.old_logprobs), values=moved(rows.values))
     models = {"policy": actors.policy.model, "critic": actors.critic}
-    return parity.update_gate(
+    gradients = parity.update_gate(
         lambda batch: captured.gradients(batch, models),
         actors.policy,
         actors.critic,
@@ -248,6 +252,8 @@ def update_parity(actors: Actors, captured: CapturedUpdate, dtype: str) -> list[
         actors.settings,
         dtype,
     )
+    optimizers = actors.learner.optimizers.values()
+    return [*gradients, *parity.step_gate(lambda look: captured.step(rows, look), optimizers)]
 
 
 def no_reward(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Score]:

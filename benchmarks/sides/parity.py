@@ -6,7 +6,7 @@ other through the transformers model, formulas written out, nothing shared with 
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,14 +19,24 @@ from tutelage.experience import Experience
 from tutelage.generation import LocalEngine, Sampling
 from tutelage.models import Critic, Policy, SharedCritic
 from tutelage.records import Completion, EncodedPrompt, Message, Prompt
+from tutelage.trainers.optimizer import Optimizer
 
-__all__ = ["chi_square", "chi_square_tail", "logprob_gate", "sampling_gate", "update_gate"]
+__all__ = [
+    "chi_square",
+    "chi_square_tail",
+    "logprob_gate",
+    "sampling_gate",
+    "step_gate",
+    "update_gate",
+]
 
 LOGPROB_LIMITS = {"float32": 1e-4, "bfloat16": 2e-2}
 """float32: largest difference; bfloat16: mean difference. In nats."""
 GRADIENT_LIMITS = {"float32": 1e-5, "bfloat16": 2e-2}
 """Or, in bfloat16, as far as the plain formulas are away in that format, where that is more."""
 LOSS_LIMIT = 1e-5
+STEP_LIMIT = 2e-2
+"""float32 numbers near 1, as a norm's weights, are 2 % of a step of 3e-6 apart."""
 CHANCE = 1e-4
 """A sampler that is right fails the chi-square gate this often."""
 
@@ -134,6 +144,56 @@ def update_gate(
         limit = max(GRADIENT_LIMITS[dtype], _relative_error(rounded, expected, part))
         checks.append(Check(name, found, limit))
     return checks
+
+
+def step_gate(
+    fit: Callable[[Callable[[object], None]], object], optimizers: Iterable[Optimizer]
+) -> list[Check]:
+    """Weights after a step against AdamW in float64, from the same gradients; the step is taken.
+
+        m = b1 m + (1 - b1) g        v = b2 v + (1 - b2) g^2
+        w = (1 - rate decay) w - rate m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + epsilon)
+
+    Equal gradients are not enough: a fast optimiser may read their memory in another order.
+
+    Args:
+        fit: takes one step, and calls what it is given when the gradients are there.
+        optimizers: of all weights.
+    """
+    expected: list[tuple[Tensor, Tensor]] = []
+    size = 0.0
+
+    def look(_: object) -> None:
+        nonlocal size
+        for optimizer in optimizers:
+            for weight in optimizer.weights:
+                if weight.grad is not None:
+                    after = _adamw(optimizer, weight)
+                    size += float((after - weight.detach()).square().sum())
+                    expected.append((weight, after.float()))
+
+    fit(look)
+    wrong = sum(float((w.detach() - after).double().square().sum()) for w, after in expected)
+    name = "update: |weights - plain AdamW's| / |step|"
+    return [Check(name, math.sqrt(wrong / size) if size else math.nan, STEP_LIMIT)]
+
+
+def _adamw(optimizer: Optimizer, weight: Tensor) -> Tensor:
+    """The weight after the next step, in float64."""
+    groups = optimizer.algorithm.param_groups
+    group = next(g for g in groups if any(each is weight for each in g["params"]))
+    state = optimizer.algorithm.state.get(weight, {})
+    first, second = group["betas"]
+    gradient, steps = weight.grad.double(), int(state.get("step", 0)) + 1  # type: ignore[union-attr]
+    mean = (1.0 - first) * gradient
+    square = (1.0 - second) * gradient.square()
+    if state:
+        mean += first * state["exp_avg"].double()
+        square += second * state["exp_avg_sq"].double()
+    mean, square = mean / (1.0 - first**steps), square / (1.0 - second**steps)
+    rate = optimizer.learning_rate
+    kept = weight.detach().double() * (1.0 - rate * group["weight_decay"])
+    return kept - rate * mean / (square.sqrt() + group["eps"])
 
 
 def _relative_error(

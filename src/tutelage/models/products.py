@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 __all__ = [
+    "FilledRows",
     "OneDnnLinear",
     "multiply",
     "multiply_through_onednn",
@@ -28,6 +29,8 @@ __all__ = [
 
 _WORTH_A_KERNEL = 1 << 22
 """Multiplications of a float32 product from which a kernel of its own pays."""
+_FEED_FORWARD = {"gate_proj", "up_proj", "down_proj"}
+"""Layers of the Llama family's, which combines them row by row."""
 _SIZES = 16
 """To each power of two; more would waste less on rows of zeros, of which there are at most a
 sixteenth, and prepare more kernels."""
@@ -48,20 +51,41 @@ class OneDnnLinear(nn.Linear):
         return product(x, self.weight, self.bias)
 
 
+class FilledRows(nn.Module):
+    """Mixed into a module that maps every row alone: rows are filled up once for all its layers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the module makes of `x`."""
+        gate = cast(nn.Linear, self.get_submodule("gate_proj"))
+        if not _suits_onednn(x, gate.weight, _compute(x)):
+            return cast(Tensor, super().forward(x))
+        filled = cast(Tensor, _Fill.apply(x))
+        return cast(Tensor, _Cut.apply(super().forward(filled), x.shape))
+
+
 def multiply_through_onednn(model: nn.Module) -> None:
     """Makes every linear layer of a model a `OneDnnLinear`, in place, with the same parameters.
 
-    Layers on other devices, and those of other classes, which compute or store something of their
-    own, stay what they are.
+    Feed-forward blocks of the Llama family become `FilledRows` of their class. Layers on other
+    devices, and those of other classes, which compute or store something of their own, stay what
+    they are.
     """
     for name, module in list(model.named_modules()):
         if type(module) is nn.Linear and module.weight.device.type == "cpu":
             model.set_submodule(name, OneDnnLinear.of(module))
+        elif {*dict(module.named_children())} - {"act_fn"} == _FEED_FORWARD:
+            _fill_rows(module)
+
+
+def _fill_rows(module: nn.Module) -> None:
+    if not isinstance(module, FilledRows):
+        own = type(module)
+        module.__class__ = type(own.__name__, (FilledRows, own), {})
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b, by the way that device, size and format call for, with its gradients."""
-    compute = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    compute = _compute(x)
     if _suits_onednn(x, weight, compute):
         return cast(Tensor, _Product.apply(x, _filled_once(x, compute), weight, bias))
     return functional.linear(x, weight, bias)
@@ -83,6 +107,11 @@ def rows_of_a_kernel(rows: int) -> int:
     """The next number of rows, from this one on, that gets a kernel."""
     step = max(1, (1 << rows.bit_length()) // (2 * _SIZES))
     return -(-rows // step) * step
+
+
+def _compute(x: Tensor) -> torch.dtype:
+    """Format of a product."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
 def _suits_onednn(x: Tensor, weight: Tensor, compute: torch.dtype) -> bool:
@@ -113,6 +142,31 @@ def _filled(rows: Tensor) -> Tensor:
     filled[: len(rows)] = rows
     filled[len(rows) :] = 0.0
     return filled
+
+
+class _Fill(torch.autograd.Function):
+    """All rows of a tensor, filled up."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.shape = x.shape
+        return _filled(x.reshape(-1, x.shape[-1]))
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Tensor:
+        return upstream[0][: ctx.shape[:-1].numel()].view(ctx.shape)
+
+
+class _Cut(torch.autograd.Function):
+    """The rows that were there before, in their shape but for the last dimension."""
+
+    @staticmethod
+    def forward(ctx: Any, filled: Tensor, shape: torch.Size) -> Tensor:
+        return filled[: shape[:-1].numel()].view(*shape[:-1], filled.shape[-1])
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+        return _filled(upstream[0].reshape(-1, upstream[0].shape[-1])), None
 
 
 class _Product(torch.autograd.Function):

@@ -19,10 +19,15 @@ _ENDING = 0.9
 """Share of completions that end by themselves, from which short ones are taken for empty ones."""
 
 
-def look(metrics: Mapping[str, float], config: RoundsConfig) -> dict[str, str]:
+def look(step: int, metrics: Mapping[str, float], config: RoundsConfig) -> dict[str, str]:
     """What rings in a round: the alarm's name and a sentence with what was found and expected.
 
     Alarms that are off are left out.
+
+    Args:
+        step: number of the round, from 0.
+        metrics: of the round.
+        config: limits.
     """
     limits = config.alarms
 
@@ -67,7 +72,8 @@ def look(metrics: Mapping[str, float], config: RoundsConfig) -> dict[str, str]:
             "included: they are empty; look at the reward and the chat template",
         ),
         "value_divergence": (
-            get("value/explained_variance") < limits.value_divergence_limit,
+            # A critic that no round has taught yet is wrong, and does not diverge.
+            step > 0 and get("value/explained_variance") < limits.value_divergence_limit,
             f"the critic explains {get('value/explained_variance'):.3g} of the returns' variance, "
             f"expected at least {limits.value_divergence_limit:g}: lower critic.learning_rate, or "
             "raise critic_warmup",
@@ -108,7 +114,7 @@ class Alarms:
         Returns:
             `alarm/<name>`, the number of rounds in which it has rung, for those that ever have.
         """
-        ringing = look(metrics, self._config)
+        ringing = look(step, metrics, self._config)
         for name, sentence in ringing.items():
             if name not in self.rung:
                 self.rung[name] = {"count": 0, "first": step}

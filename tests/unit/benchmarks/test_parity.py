@@ -50,7 +50,7 @@ def update():
 
 def test_update_agrees_with_unpacked_rows(update):
     checks = update.check()
-    assert len(checks) == 3
+    assert len(checks) == 4
     assert all(check.passed for check in checks), checks
 
 
@@ -58,9 +58,27 @@ def test_update_gate_shuts_when_the_loss_is_another(update):
     settings = update.actors.settings
     update.actors.settings = settings.model_copy(update={"clip": 0.7, "value_coefficient": 0.11})
     try:
-        assert not any(check.passed for check in update.check())
+        *of_gradients, of_step = update.check()
+        assert not any(check.passed for check in of_gradients)
+        assert of_step.passed
     finally:
         update.actors.settings = settings
+
+
+def test_step_gate_shuts_when_weights_meet_the_gradients_of_others(update, monkeypatch):
+    algorithm = update.actors.learner.optimizers["policy"].algorithm
+    step = algorithm.step
+
+    def transposed() -> None:
+        for weight in update.actors.learner.optimizers["policy"].weights:
+            if weight.ndim == 2:
+                weight.grad = weight.grad.t().reshape(weight.shape)
+        step()
+
+    monkeypatch.setattr(algorithm, "step", transposed)
+    *of_gradients, of_step = update.check()
+    assert all(check.passed for check in of_gradients)
+    assert not of_step.passed
 
 
 def test_rounding_of_bfloat16_passes_and_another_loss_does_not():
@@ -89,5 +107,5 @@ def test_update_of_a_shared_trunk_agrees_with_unpacked_rows(frozen_layers):
         side.actors.steps(side.requests, side.actors.scripted(side.requests), no_reward)
     )
     checks = update_parity(side.actors, captured, "float32")
-    assert len(checks) == 3
+    assert len(checks) == 4
     assert all(check.passed for check in checks), checks

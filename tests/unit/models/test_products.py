@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from tutelage.models import Critic, Policy, products, save_model
 from tutelage.models.adapters import Adapter
 from tutelage.models.products import (
+    FilledRows,
     OneDnnLinear,
     multiply,
     multiply_through_onednn,
@@ -182,6 +183,47 @@ def test_filled_rows_live_no_longer_than_their_tensor(kernels, rows, is_leaf):
         assert seen() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "mistral", "gemma"])
+def test_feed_forward_blocks_fill_their_rows_once(
+    tiny_causal_lm, architecture, kernels, monkeypatch, relative_gap
+):
+    plain = tiny_causal_lm(architecture).model.layers[0].mlp
+    block = copy.deepcopy(plain)
+    tree = nn.ModuleDict({"mlp": block})
+    multiply_through_onednn(tree)
+    multiply_through_onednn(tree)
+    assert isinstance(block, type(plain))
+    assert [*block.state_dict()] == [*plain.state_dict()]
+    filled = []
+    fill = products._filled
+
+    def spy(rows):
+        result = fill(rows)
+        filled.append(result is not rows and len(result) > len(rows))
+        return result
+
+    monkeypatch.setattr(products, "_filled", spy)
+    x = inputs(5, 13, plain.gate_proj.in_features)
+    upstream = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
+    out = block(x)
+    assert sum(filled) == 1
+    found = torch.autograd.grad(out, (x, *block.parameters()), upstream)
+    assert sum(filled) == 2
+    assert {65, 68} & {shape[0] for shape in kernels} == {68}
+    expected = torch.autograd.grad(plain(x), (x, *plain.parameters()), upstream)
+    for one, other in zip((out, *found), (plain(x), *expected), strict=True):
+        assert relative_gap(one, other) < ROUNDING
+
+
+def test_blocks_that_are_built_otherwise_are_left_alone(tiny_causal_lm):
+    model = tiny_causal_lm("llama")
+    mixed = model.model.layers[0].mlp
+    mixed.gate = nn.Linear(4, 4)
+    multiply_through_onednn(model)
+    assert type(mixed) is type(tiny_causal_lm("llama").model.layers[0].mlp)
+    assert all(isinstance(layer.mlp, FilledRows) for layer in model.model.layers[1:])
 
 
 @pytest.mark.parametrize("rows", [0, 7, 67])

@@ -57,10 +57,10 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "rings", "rings_not"), CASES)
 def test_alarm_rings_at_its_limit(name, rings, rings_not):
-    assert list(look(HEALTHY | rings, config())) == [name]
-    assert look(HEALTHY | rings_not, config()) == {}
-    assert look(HEALTHY | rings, config(**{name: "off"})) == {}
-    (sentence,) = look(HEALTHY | rings, config()).values()
+    assert list(look(1, HEALTHY | rings, config())) == [name]
+    assert look(1, HEALTHY | rings_not, config()) == {}
+    assert look(1, HEALTHY | rings, config(**{name: "off"})) == {}
+    (sentence,) = look(1, HEALTHY | rings, config()).values()
     assert "nan" not in sentence
 
 
@@ -80,23 +80,29 @@ def test_limit_is_the_one_of_the_recipe(name):
         "always_ends_at_once": 21.0,
         "value_divergence": 0.5,
     }[name]
-    assert list(look(HEALTHY, config(**{f"{name}_limit": value}))) == [name]
+    assert list(look(1, HEALTHY, config(**{f"{name}_limit": value}))) == [name]
 
 
 def test_kl_runs_away_from_ten_times_its_target():
     target = {"target": 3.0, "horizon": 10_000}
-    assert list(look(HEALTHY | {"kl/sequence": 31.0}, config(kl=target))) == ["kl_runaway"]
-    assert look(HEALTHY | {"kl/sequence": 29.0}, config(kl=target)) == {}
+    assert list(look(1, HEALTHY | {"kl/sequence": 31.0}, config(kl=target))) == ["kl_runaway"]
+    assert look(1, HEALTHY | {"kl/sequence": 29.0}, config(kl=target)) == {}
     explicit = config(kl=target, kl_runaway_limit=40.0)
-    assert look(HEALTHY | {"kl/sequence": 31.0}, explicit) == {}
+    assert look(1, HEALTHY | {"kl/sequence": 31.0}, explicit) == {}
 
 
 def test_what_was_not_measured_rings_nothing():
-    assert look({}, config()) == {}
-    assert look(dict.fromkeys(HEALTHY, NAN), config()) == {}
+    assert look(1, {}, config()) == {}
+    assert look(1, dict.fromkeys(HEALTHY, NAN), config()) == {}
     # Nothing was learned from in this round: its entropy is the mean over no token.
-    assert look(HEALTHY | {"policy/entropy": 0.0, "train/skipped": 1.0}, config()) == {}
-    assert look(HEALTHY | {"reward/std": 0.0}, config(prompts=1)) == {}
+    assert look(1, HEALTHY | {"policy/entropy": 0.0, "train/skipped": 1.0}, config()) == {}
+    assert look(1, HEALTHY | {"reward/std": 0.0}, config(prompts=1)) == {}
+
+
+def test_a_critic_that_was_taught_nothing_yet_does_not_diverge():
+    wrong = HEALTHY | {"value/explained_variance": -30.0}
+    assert look(0, wrong, config()) == {}
+    assert list(look(1, wrong, config())) == ["value_divergence"]
 
 
 def test_alarm_is_said_once_and_counted_always():
@@ -141,7 +147,7 @@ def test_a_token_that_jumps_rings_in_the_round_in_which_it_does(bench, ragged_sc
         script=ragged_script, epochs=2, policy={"learning_rate": 10.0}, kl={"coefficient": 0.0}
     )
     (step,) = world.run()
-    assert "ratio_explosion" in look(step.metrics, world.config)
+    assert "ratio_explosion" in look(1, step.metrics, world.config)
     (calm,) = bench(script=ragged_script, epochs=2).run()
     assert 0 < calm.metrics["policy/log_ratio_max"] < 5
-    assert "ratio_explosion" not in look(calm.metrics, world.config)
+    assert "ratio_explosion" not in look(1, calm.metrics, world.config)
