@@ -125,12 +125,18 @@ def _suits_onednn(x: Tensor, weight: Tensor, compute: torch.dtype) -> bool:
 
 def _filled_once(x: Tensor, compute: torch.dtype) -> Tensor:
     """`x` as filled rows of a format, without gradient; layers that read one tensor share them."""
+    if x.is_inference():  # Changes in place are not counted there.
+        return _filled_rows(x, compute)
     key = (x._version, compute)
     known = getattr(x, "_filled", None)
     if known is None or known[0] != key:
-        known = (key, _filled(x.detach().to(compute).reshape(-1, x.shape[-1])))
+        known = (key, _filled_rows(x, compute))
         x._filled = known  # type: ignore[attr-defined]
     return cast(Tensor, known[1])
+
+
+def _filled_rows(x: Tensor, compute: torch.dtype) -> Tensor:
+    return _filled(x.detach().to(compute).reshape(-1, x.shape[-1]))
 
 
 def _filled(rows: Tensor) -> Tensor:

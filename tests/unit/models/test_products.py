@@ -170,6 +170,15 @@ def test_layers_that_read_one_tensor_share_its_filled_rows(monkeypatch, kernels)
     assert torch.equal(changed, linear(x.detach().clone()))
 
 
+def test_inference_mode_reads_what_was_changed_in_place(kernels):
+    linear = layer()
+    with torch.inference_mode():
+        x = inputs(67, 48) * 1.0
+        linear(x)
+        x *= 2.0
+        assert torch.equal(linear(x), linear(x.clone()))
+
+
 @pytest.mark.parametrize("rows", [67, 68])
 @pytest.mark.parametrize("is_leaf", [True, False])
 def test_filled_rows_live_no_longer_than_their_tensor(kernels, rows, is_leaf):
