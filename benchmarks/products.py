@@ -13,11 +13,12 @@ import statistics
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.core.machine import memory_of_process
+from tutelage.models.causal import autocast
 from tutelage.models.products import OneDnnLinear
 
 _WIDTHS = ((128, 128), (128, 512), (512, 128), (128, 2048), (576, 576), (576, 1536), (1536, 576))
@@ -91,9 +92,9 @@ def _varied(way: str, count: int) -> dict[str, float]:
         layers = [OneDnnLinear.of(layer) for layer in layers]
     draw = random.Random(0)
     _rounds(layers, compute, [_TO])
-    before = _resident_mib()
+    before = memory_of_process("VmRSS")
     seconds = _rounds(layers, compute, [draw.randint(_FROM, _TO) for _ in range(count)])
-    return {"seconds": seconds, "mib": _resident_mib() - before}
+    return {"seconds": seconds, "mib": (memory_of_process("VmRSS") - before) / 2**20}
 
 
 def _rounds(layers: list[nn.Linear], compute: str, tokens: list[int]) -> float:
@@ -103,15 +104,9 @@ def _rounds(layers: list[nn.Linear], compute: str, tokens: list[int]) -> float:
         for layer in layers:
             x = torch.randn(number, layer.in_features, requires_grad=True)
             upstream = torch.randn(number, layer.out_features, dtype=format_)
-            narrow = compute != "float32"
-            with torch.autocast("cpu", format_) if narrow else nullcontext():
+            with autocast(x.device, format_):
                 seconds += _seconds(layer, x, upstream)
     return seconds
-
-
-def _resident_mib() -> float:
-    with open("/proc/self/status", encoding="utf-8") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
 
 
 if __name__ == "__main__":

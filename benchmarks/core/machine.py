@@ -5,7 +5,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-__all__ = ["commit", "cpu_seconds", "describe", "load"]
+__all__ = ["commit", "cpu_seconds", "describe", "load", "memory_of_process"]
 
 _TELLING_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16")
 
@@ -28,6 +28,18 @@ def cpu_seconds() -> float | None:
     )
     used = user + nice + system + interrupts + soft + stolen
     return used / os.sysconf("SC_CLK_TCK")
+
+
+def memory_of_process(key: str) -> float:
+    """Bytes of this process as Linux names them: `VmRSS` is resident now, `VmHWM` the most so far.
+
+    Raises:
+        ValueError: the kernel has no such line.
+    """
+    for line in Path("/proc/self/status").read_text("utf-8").splitlines():
+        if line.startswith(key):
+            return float(line.split()[1]) * 1024
+    raise ValueError(f"the kernel does not tell {key}")
 
 
 def describe() -> dict[str, object]:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.core.machine import memory_of_process
 from benchmarks.core.row import Row, Side
 from benchmarks.rows.ppo import OurPPO, ppo_requests
 
@@ -80,15 +81,8 @@ def _after_building() -> float:
     """Resident bytes now; the kernel's record of the highest starts anew here."""
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
+    return memory_of_process("VmRSS")
 
 
 def _highest() -> float:
-    return _status("VmHWM")
-
-
-def _status(key: str) -> float:
-    for line in Path("/proc/self/status").read_text("utf-8").splitlines():
-        if line.startswith(key):
-            return float(line.split()[1]) * 1024
-    raise ValueError(f"the kernel does not tell {key}")
+    return memory_of_process("VmHWM")

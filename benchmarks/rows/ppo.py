@@ -186,7 +186,7 @@ class OurPPO:
         self.steps = self.actors.steps(requests, self.engine, self.actors.model_reward())
 
     def check(self) -> list[Check]:
-        """Sampling and log-probabilities of the engine; loss and gradients of the update."""
+        """Sampling and log-probabilities of the engine; loss, gradients and step of the update."""
         from benchmarks.sides import learning, ours, parity, shapes
 
         policy, requests = self.actors.policy, self.requests

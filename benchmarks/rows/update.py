@@ -107,7 +107,7 @@ class OurUpdate:
         self.run()
 
     def check(self) -> list[Check]:
-        """Loss and gradients against unpacked rows."""
+        """Loss, gradients and step against unpacked rows and a plain optimiser."""
         from benchmarks.sides import learning
 
         return learning.update_parity(self.actors, self.update, self.dtype)

@@ -39,6 +39,6 @@ class AlarmsConfig(Section):
     always_ends_at_once_limit: PositiveFloat = 1.5
     """Smallest mean length in tokens, stop token included, where nine in ten end."""
     value_divergence: AlarmAction = "warn"
-    """The critic's errors vary far more than the returns do."""
+    """The critic's errors vary far more than the returns do; not asked of the first round."""
     value_divergence_limit: float = -5.0
     """Smallest explained variance; 0 is a critic that predicts a constant."""

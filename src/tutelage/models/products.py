@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 __all__ = [
-    "FilledRows",
+    "FilledFeedForward",
     "OneDnnLinear",
     "multiply",
     "multiply_through_onednn",
@@ -51,11 +51,11 @@ class OneDnnLinear(nn.Linear):
         return product(x, self.weight, self.bias)
 
 
-class FilledRows(nn.Module):
-    """Mixed into a module that maps every row alone: rows are filled up once for all its layers."""
+class FilledFeedForward(nn.Module):
+    """Mixed into a gated feed-forward block, which maps rows alone: they are filled up once."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the module makes of `x`."""
+        """What the block makes of `x`."""
         gate = cast(nn.Linear, self.get_submodule("gate_proj"))
         if not _suits_onednn(x, gate.weight, _compute(x)):
             return cast(Tensor, super().forward(x))
@@ -66,7 +66,7 @@ class FilledRows(nn.Module):
 def multiply_through_onednn(model: nn.Module) -> None:
     """Makes every linear layer of a model a `OneDnnLinear`, in place, with the same parameters.
 
-    Feed-forward blocks of the Llama family become `FilledRows` of their class. Layers on other
+    Feed-forward blocks of the Llama family become `FilledFeedForward` as well. Layers on other
     devices, and those of other classes, which compute or store something of their own, stay what
     they are.
     """
@@ -78,9 +78,9 @@ def multiply_through_onednn(model: nn.Module) -> None:
 
 
 def _fill_rows(module: nn.Module) -> None:
-    if not isinstance(module, FilledRows):
+    if not isinstance(module, FilledFeedForward):
         own = type(module)
-        module.__class__ = type(own.__name__, (FilledRows, own), {})
+        module.__class__ = type(own.__name__, (FilledFeedForward, own), {})
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -182,30 +182,33 @@ class _Product(torch.autograd.Function):
         weight = weight.to(filled.dtype)
         bias = None if bias is None else bias.to(filled.dtype)
         ctx.save_for_backward(filled, weight)
-        return _rows(filled, weight, bias)[: ctx.rows].view(*x.shape[:-1], len(weight))
+        return _product_of_rows(filled, weight, bias)[: ctx.rows].view(*x.shape[:-1], len(weight))
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         filled, weight = ctx.saved_tensors
         of_x, _, of_weight, of_bias = ctx.needs_input_grad
         of_input, of_parameters = ctx.formats
-        gradient = _filled(upstream[0].reshape(-1, len(weight)))
+        gradient, of_rows = _filled(upstream[0].reshape(-1, len(weight))), None
+        if of_x:
+            of_rows = _product_of_rows(gradient, weight.t())[: ctx.rows]
+            of_rows = of_rows.view(ctx.shape).to(of_input)
         return (
-            _rows(gradient, weight.t())[: ctx.rows].view(ctx.shape).to(of_input) if of_x else None,
+            of_rows,
             None,
-            _columns(gradient, filled).to(of_parameters) if of_weight else None,
+            _product_of_columns(gradient, filled).to(of_parameters) if of_weight else None,
             gradient.sum(0, dtype=of_parameters) if of_bias else None,
         )
 
 
-def _rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def _product_of_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b; in bfloat16 torch takes oneDNN by itself."""
     if x.dtype is torch.float32:
         return _kernel(x, weight, bias)
     return functional.linear(x, weight, bias)
 
 
-def _columns(a: Tensor, b: Tensor) -> Tensor:
+def _product_of_columns(a: Tensor, b: Tensor) -> Tensor:
     """a^T b; a result of fewer rows than columns is up to twice as fast as the other way round."""
     if a.dtype is not torch.float32:
         return a.t() @ b
