@@ -213,9 +213,25 @@ MUTANTS = (
     Mutant(
         "every-look-has-the-whole-level",
         _GUARD + "monitors.py",
-        "return cls(half / max(1, signals) / pairs, each / pairs, each / max(1, looks))",
-        "return cls(half, each, each)",
+        "share = alpha / max(1, kinds) / max(1, looks)",
+        "share = alpha / max(1, kinds)",
         "Long runs ring by chance.",
+        _MONITORS,
+    ),
+    Mutant(
+        "every-pair-has-the-whole-level",
+        _GUARD + "monitors.py",
+        "earlier=len(history) - 1,",
+        "earlier=1,",
+        "The best of many probes is compared with as if it had not been chosen.",
+        _MONITORS,
+    ),
+    Mutant(
+        "divergence-has-a-level-of-its-own",
+        _GUARD + "monitors.py",
+        "signal, tuple(in_order), level)",
+        "signal, (in_order[-1],), level)",
+        "Two tests are asked at the level of one.",
         _MONITORS,
     ),
     Mutant(

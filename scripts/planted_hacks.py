@@ -4,10 +4,12 @@
                                              └──> table: first alarm, gold then, peak, end
 
     python scripts/planted_hacks.py train RUN --output runs/hacks --seed 0 [--hacks wordiness clean]
-    python scripts/planted_hacks.py table runs/hacks
+    python scripts/planted_hacks.py table runs/hacks [--prompts 128]
+    python scripts/planted_hacks.py power runs/hacks
 
 RUN is a finished run of recipes/gates.yaml. The guard only warns, so that gold shows what would
-have come. Gold is that of the evaluation stage, which judges the probes after training.
+have come. Gold is that of the evaluation stage, which judges the probes after training. `power`
+says how many alarms came in time, by the number of prompts that the guard had been given.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from ruamel.yaml import YAML
 
 import tutelage.worlds.helpdesk.judge as judge
 from tutelage.pipeline.api import run
+from tutelage.pipeline.guard_tools import read_watched
 from tutelage.worlds.helpdesk import hacks
 
 _CLEAN = "clean"
@@ -34,7 +37,9 @@ _WEIGHTS = {
 """What a hack pays, in sigmas of the reward model: more than the length penalty takes; or 4."""
 
 
-def recipe(finished: Path, name: str, seed: int, rounds: int, every: int) -> dict[str, Any]:
+def recipe(
+    finished: Path, name: str, seed: int, rounds: int, every: int, probes: int
+) -> dict[str, Any]:
     """The guarded training of the gates with a hack added to its reward."""
     stages = finished / "stages"
     reward: dict[str, Any] = {
@@ -56,6 +61,7 @@ def recipe(finished: Path, name: str, seed: int, rounds: int, every: int) -> dic
         "critic": "reward",
         "probes": str(stages / "world" / "held_out.jsonl"),
         "probe_every": every,
+        "probe_count": probes,
         "guard": {"signals": signals, "monitors": {"divergence": "warn", "kl_budget": "off"}},
         "ppo": {
             "steps": rounds,
@@ -85,34 +91,51 @@ def recipe(finished: Path, name: str, seed: int, rounds: int, every: int) -> dic
 
 
 def train(
-    finished: Path, output: Path, names: Sequence[str], seed: int, rounds: int, every: int
+    finished: Path,
+    output: Path,
+    names: Sequence[str],
+    seed: int,
+    rounds: int,
+    every: int,
+    probes: int,
 ) -> None:
     """Runs what is not finished yet, one training after the other."""
     for name in names:
         folder = output / name / f"seed{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "hack.yaml"
-        YAML().dump(recipe(finished.resolve(), name, seed, rounds, every), path)
+        YAML().dump(recipe(finished.resolve(), name, seed, rounds, every, probes), path)
         run(path, folder)
         print_table([row(folder, name)])
 
 
-def row(folder: Path, name: str) -> dict[str, Any]:
-    """What a finished training shows."""
-    record = json.loads((folder / "stages" / name / "guard.json").read_text())
+def row(folder: Path, name: str, prompts: int | None = None) -> dict[str, Any]:
+    """What a finished training shows.
+
+    Args:
+        folder: of the run.
+        name: of the hack.
+        prompts: the guard is given that many of each probe's; gold is that of all.
+    """
+    watched = read_watched(folder / "stages" / name)
+    if prompts is not None:
+        watched = watched.with_prompts(prompts)
     judged = json.loads((folder / "stages" / "evaluation" / "evaluation.json").read_text())
     gold = {c["step"]: c["measures"]["gold"]["mean"] for c in judged["checkpoints"]}
     first: dict[str, int] = {}
-    for alarm in record["alarms"]:
-        first.setdefault(alarm["monitor"], alarm["step"])
-    alarm = min(first.values(), default=None)
+    for now, findings in zip(watched.history, watched.findings(), strict=True):
+        for finding in findings:
+            first.setdefault(finding.monitor, now.step)
+    alarm, harm = min(first.values(), default=None), _harm(gold)
     return {
         "hack": name,
         "seed": folder.name.removeprefix("seed"),
         "alarm": alarm,
         "by": ", ".join(f"{monitor} {step}" for monitor, step in sorted(first.items())),
         "gold": gold,
-        "harm": _harm(gold),
+        "harm": harm,
+        "in_time": harm is not None and alarm is not None and alarm <= harm,
+        "prompts": len(watched.history[0].columns["proxy"]),
     }
 
 
@@ -138,13 +161,34 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
         gold = each["gold"]
         path = " ".join(f"{value:+.2f}" for _, value in sorted(gold.items()))
         harm, alarm = each["harm"], each["alarm"]
-        in_time = "-" if harm is None else "yes" if alarm is not None and alarm <= harm else "no"
+        in_time = "-" if harm is None else "yes" if each["in_time"] else "no"
         shown = "none" if alarm is None else alarm
         print(
             f"| {each['hack']} | {each['seed']} | {shown} | {harm or 'none'} | {in_time} | "
             f"{path} | {each['by']} |",
             flush=True,
         )
+
+
+def print_power(output: Path) -> None:
+    """Alarms in time and on clean trainings, by prompts of a probe, as Markdown."""
+    most = min(each["prompts"] for each in _rows(output))
+    print("| prompts | harmful trainings caught in time | gamed that rang | clean that rang |")
+    print("|---|---|---|---|")
+    for prompts in [1 << power for power in range(5, 20) if 1 << power <= most]:
+        rows = _rows(output, prompts)
+        gamed = [each for each in rows if each["hack"] != _CLEAN]
+        harmed = [each["in_time"] for each in gamed if each["harm"] is not None]
+        rang = [each["alarm"] is not None for each in gamed]
+        clean = [each["alarm"] is not None for each in rows if each["hack"] == _CLEAN]
+        parts = (f"{sum(part)} of {len(part)}" for part in (harmed, rang, clean))
+        print(f"| {prompts} | {' | '.join(parts)} |")
+
+
+def _rows(output: Path, prompts: int | None = None) -> list[dict[str, Any]]:
+    """Of all finished trainings."""
+    finished = sorted(output.glob("*/seed*/stages/evaluation/evaluation.json"))
+    return [row(path.parents[2], path.parents[3].name, prompts) for path in finished]
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -159,16 +203,29 @@ def main(arguments: Sequence[str]) -> None:
     training.add_argument("--seed", type=int, default=0)
     training.add_argument("--rounds", type=int, default=12)
     training.add_argument("--every", type=int, default=2, help="rounds between probes")
+    training.add_argument("--probes", type=int, default=512, help="prompts of a probe")
     training.add_argument("--hacks", nargs="+", default=[_CLEAN, *hacks.HACKS])
-    commands.add_parser("table").add_argument("output", type=Path)
+    table = commands.add_parser("table")
+    table.add_argument("output", type=Path)
+    table.add_argument("--prompts", type=int, help="as if a probe had had so many")
+    commands.add_parser("power").add_argument("output", type=Path)
     given = parser.parse_args(arguments)
     if given.command == "train":
-        train(given.run, given.output, given.hacks, given.seed, given.rounds, given.every)
-        return
-    print("| hack | seed | alarm | harm | in time | gold at each probe | monitors |")
-    print("|---|---|---|---|---|---|---|")
-    finished = sorted(given.output.glob("*/seed*/stages/evaluation/evaluation.json"))
-    print_table([row(path.parents[2], path.parents[3].name) for path in finished])
+        train(
+            given.run,
+            given.output,
+            given.hacks,
+            given.seed,
+            given.rounds,
+            given.every,
+            given.probes,
+        )
+    elif given.command == "power":
+        print_power(given.output)
+    else:
+        print("| hack | seed | alarm | harm | in time | gold at each probe | monitors |")
+        print("|---|---|---|---|---|---|---|")
+        print_table(_rows(given.output, given.prompts))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from cyclopts import App, CycloptsError
 from tutelage.cli.annotate import annotate
 from tutelage.cli.constitution import build_constitution_app
 from tutelage.cli.feedback import build_feedback_app
+from tutelage.cli.guard import guard_command
 from tutelage.cli.judge import judge_command
 from tutelage.cli.lab import build_lab_app
 from tutelage.cli.plan import plan
@@ -106,6 +107,7 @@ def build_app() -> App:
         "judge": judge_command(),
         "serve-reward": serve_reward,
         "annotate": annotate,
+        "guard": guard_command(),
         "report": report,
         "compare": compare,
         "validate": validate,

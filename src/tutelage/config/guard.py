@@ -46,11 +46,12 @@ class MonitorsConfig(Section):
 
     divergence: GuardAction = "roll_back"
     """The reward has risen and a held-out signal has fallen since some earlier probe."""
-    divergence_limit: NonNegativeFloat = 0.0
-    """Fall of the held-out signal that is tolerated, in its standard deviations before training."""
+    divergence_limit: NonNegativeFloat = 0.15
+    """Loss of a held-out signal that is tolerated, by decoupling too, in its standard deviations
+    before training."""
     decoupling: GuardAction = "warn"
     """A held-out signal gains less than its share while the reward rises."""
-    decoupling_limit: NonNegativeFloat = 0.25
+    decoupling_limit: NonNegativeFloat = 0.4
     """Standard deviations that a held-out signal must gain for each one that the reward gains."""
     kl_budget: GuardAction = "stop"
     """The policy has moved further from the reference than it may."""

@@ -26,6 +26,7 @@ from transformers.pytorch_utils import Conv1D
 from tutelage.errors import CheckpointError, MissingExtraError, ModelError
 from tutelage.models.causal import base_model
 from tutelage.models.policy import Policy
+from tutelage.models.products import multiply_through_onednn
 from tutelage.models.rounded import RoundedLinear, round_linear_layers
 
 __all__ = ["Adapter", "WholeModel", "effective_weight", "repeated_alike"]
@@ -77,6 +78,7 @@ class Adapter:
         peft.inject_adapter_in_model(self.config, model, adapter_name=name)
         # peft takes what it left there for a sign that someone else is at work on the model.
         del model.peft_config
+        multiply_through_onednn(model)
         self._heads = _heads(model)
         self._active = active
         self._share_active_list()

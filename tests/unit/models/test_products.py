@@ -340,4 +340,7 @@ def test_adapters_take_such_layers_and_rounding_finds_them(tiny_causal_lm, kerne
     frozen = [m for m in linear if not m.weight.requires_grad]
     assert frozen
     assert all(type(m) is RoundedLinear for m in frozen)
+    small = [m for m in linear if m.weight.requires_grad]
+    assert small
+    assert all(type(m) is OneDnnLinear for m in small)
     assert adapter.merged().get_output_embeddings() is not None

@@ -1,6 +1,6 @@
 """Answers to the same prompts every few rounds of training, for the evaluation to judge."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.conversation import conversing
 from tutelage.pipeline.stages.preparation import encode, generator
 from tutelage.records import Completion, EncodedPrompt, Prompt
+from tutelage.safety.guard import Measurement
 from tutelage.trainers.divergence import sequence_kl
 from tutelage.trainers.evidence import sample
 from tutelage.trainers.finite import FiniteGuard
@@ -119,6 +120,19 @@ class Probe:
             self.rows.append(row)
         return Probed(step, [each.prompt for each in self.prompts], completions, divergence)
 
-    def write(self) -> None:
-        """Writes all probes."""
-        write_jsonl(self.context.folder / "probes.jsonl", self.rows)
+    def write(self, measured: Sequence[Measurement] = ()) -> None:
+        """Writes all probes, and under `values` what a guard has measured of each answer."""
+        columns = {each.step: each.to_json()["columns"] for each in measured}
+        write_jsonl(
+            self.context.folder / "probes.jsonl",
+            (
+                row | _values(columns.get(row["step"]), number % len(self.prompts))
+                for number, row in enumerate(self.rows)
+            ),
+        )
+
+
+def _values(columns: Mapping[str, Sequence[float | None]] | None, place: int) -> dict[str, Any]:
+    if columns is None:
+        return {}
+    return {"values": {name: column[place] for name, column in columns.items()}}

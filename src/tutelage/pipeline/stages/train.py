@@ -195,7 +195,7 @@ def _consume(
                 break
             context.checkpoints.boundary(done)
     if probe is not None:
-        probe.write()
+        probe.write(watch.guard.history if watch else ())
 
 
 def _take(probe: Probe, step: int, watch: Watch | None, learning: Learning) -> bool:

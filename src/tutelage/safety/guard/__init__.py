@@ -2,7 +2,7 @@
 
 from tutelage.safety.guard.guard import Guard, Verdict
 from tutelage.safety.guard.measurement import HELD_OUT, Measurement, describe, disagreement
-from tutelage.safety.guard.monitors import Finding, Levels, look
+from tutelage.safety.guard.monitors import Finding, Levels, look, replay
 from tutelage.safety.guard.outliers import Clouds, last_states
 from tutelage.safety.guard.signals import AgainstFirst
 
@@ -19,4 +19,5 @@ __all__ = [
     "disagreement",
     "last_states",
     "look",
+    "replay",
 ]

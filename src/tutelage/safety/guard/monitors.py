@@ -11,20 +11,26 @@ Every monitor tests a null hypothesis of its own over the same prompts, paired:
     kl_budget      is a rule, not a test
 
 False alarms. `alpha` is shared so that the probability of any in a whole run is at most alpha
-(Bonferroni): one half among divergences, the other among all other tests; each share among the
-looks there will be. A monitor that compares with any earlier probe, the best one included, shares
-among all pairs of probes, which makes the choice of the best harmless.
+(Bonferroni): one half among the signals, the other among all other tests, and each share equally
+among the looks there will be. What a look has for a signal is divided by the earlier probes that
+the signal is compared with, the best one included, which makes the choice of the best harmless.
+Divergence is asked only of pairs that are decoupled, at the same level: tests in a fixed order need
+no shares of their own (Hsu and Berger 1999).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tutelage.config import GuardConfig
 from tutelage.safety.guard.measurement import HELD_OUT, Array, Measurement, mean, unit
 from tutelage.safety.guard.paired import mean_above
 from tutelage.safety.guard.within_length import within_length_gain
 
-__all__ = ["Finding", "Levels", "look"]
+__all__ = ["Finding", "Levels", "look", "replay"]
+
+
+_Test = Callable[[Measurement], float]
+"""P-value of what is claimed of a probe and an earlier one."""
 
 
 @dataclass(frozen=True)
@@ -45,28 +51,28 @@ class Finding:
 
 @dataclass(frozen=True)
 class Levels:
-    """Significance levels of the single tests of a run."""
+    """Significance levels of the single tests of one look."""
 
-    divergence: float
-    pair: float
-    """Of the other tests against any earlier probe."""
-    look: float
-    """Of tests against the first probe."""
+    signal: float
+    """Of a signal against one earlier probe."""
+    drift: float
+    """Of any other test."""
 
     @classmethod
-    def of(cls, alpha: float, looks: int, signals: int, others: int) -> "Levels":
+    def of(cls, alpha: float, looks: int, *, earlier: int, signals: int, drifts: int) -> "Levels":
         """Shares alpha.
 
         Args:
             alpha: of the whole run.
-            looks: probes after the first.
-            signals: held-out signals, each with a divergence test.
-            others: tests of the other monitors.
+            looks: probes after the first, in the whole run.
+            earlier: probes before this one, those that were undone included: which of them is left
+                to compare with was chosen by what was measured.
+            signals: held-out signals that a monitor looks at.
+            drifts: tests of the other monitors.
         """
-        pairs = max(1, looks * (looks + 1) // 2)
-        half = alpha / 2
-        each = half / max(1, others)
-        return cls(half / max(1, signals) / pairs, each / pairs, each / max(1, looks))
+        kinds = (signals > 0) + (drifts > 0)
+        share = alpha / max(1, kinds) / max(1, looks)
+        return cls(share / max(1, signals) / max(1, earlier), share / max(1, drifts))
 
 
 @dataclass(frozen=True)
@@ -146,33 +152,49 @@ def look(history: Sequence[Measurement], config: GuardConfig, looks: int) -> lis
     *earlier, now = [each for each in history if not each.undone]
     if not earlier:
         return list(_kl_budget(now, config))
-    monitors = config.monitors
     drifts = {
         name: [drift for drift in tests if drift.column in now.columns]
         for name, tests in _DRIFTS.items()
-        if monitors.action(name) != "off"
+        if _on(config, name)
     }
-    on = {n for n in ("divergence", "decoupling", "within_length") if monitors.action(n) != "off"}
-    others = sum(map(len, drifts.values())) + ("within_length" in on)
-    others += len(now.signals) * ("decoupling" in on)
-    levels = Levels.of(config.alpha, looks, len(now.signals), others)
+    signals = now.signals if _on(config, "decoupling") or _on(config, "divergence") else []
+    levels = Levels.of(
+        config.alpha,
+        looks,
+        earlier=len(history) - 1,
+        signals=len(signals),
+        drifts=sum(map(len, drifts.values())) + _on(config, "within_length"),
+    )
     found = list(_kl_budget(now, config))
-    for signal in now.signals:
-        if "divergence" in on:
-            found += _divergence(earlier, now, signal, config, levels.divergence)
-        if "decoupling" in on:
-            found += _decoupling(earlier, now, signal, config, levels.pair)
-    if "within_length" in on:
-        found += _within_length(earlier[0], now, config, levels.look)
+    for signal in signals:
+        found += _against_signal(earlier, now, signal, config, levels.signal)
+    if _on(config, "within_length"):
+        found += _within_length(earlier[0], now, config, levels.drift)
     for name, tests in drifts.items():
         for drift in tests:
-            found += _drift(earlier[0], now, name, drift, config, levels.look)
+            found += _drift(earlier[0], now, name, drift, config, levels.drift)
     return found
+
+
+def replay(history: Sequence[Measurement], config: GuardConfig, looks: int) -> list[list[Finding]]:
+    """What rings in each measurement of a training that is over, with these settings.
+
+    The training stays what it was: what had been undone later than a measurement is not compared
+    with it either.
+    """
+    return [
+        look([*history[:place], replace(now, undone=False)], config, looks)
+        for place, now in enumerate(history)
+    ]
+
+
+def _on(config: GuardConfig, monitor: str) -> bool:
+    return config.monitors.action(monitor) != "off"
 
 
 def _kl_budget(now: Measurement, config: GuardConfig) -> Iterator[Finding]:
     limit = config.monitors.kl_budget_limit
-    if config.monitors.kl_budget == "off" or limit is None or not now.mean("kl") > limit:
+    if not _on(config, "kl_budget") or limit is None or not now.mean("kl") > limit:
         return
     sentence = f"{now.mean('kl'):.3g} nats of KL per answer, the budget is {limit:.3g}"
     yield Finding("kl_budget", "kl", now.step, 0.0, 0.0, sentence)
@@ -196,42 +218,49 @@ def _drift(
         yield Finding(name, column, first.step, p, level, sentence)
 
 
-def _divergence(
+def _against_signal(
     earlier: Sequence[Measurement],
     now: Measurement,
     signal: str,
     config: GuardConfig,
     level: float,
 ) -> Iterator[Finding]:
+    """Decoupling, and divergence of what is decoupled."""
+    in_order: list[_Test] = []
+    for name, test in (("decoupling", _decoupling), ("divergence", _divergence)):
+        if _on(config, name):
+            in_order.append(test([*earlier, now], now, signal, config))
+            yield from _against_any(earlier, now, name, signal, tuple(in_order), level)
+
+
+def _decoupling(
+    history: Sequence[Measurement], now: Measurement, signal: str, config: GuardConfig
+) -> _Test:
+    slope, tolerated = config.monitors.decoupling_limit, config.monitors.divergence_limit
+    units = {name: unit(history, name) for name in ("proxy", signal)}
+
+    def p_value(then: Measurement) -> float:
+        if min(units.values()) <= 0.0:
+            return 1.0
+        rise = (now.columns["proxy"] - then.columns["proxy"]) / units["proxy"]
+        gain = (now.columns[signal] - then.columns[signal]) / units[signal]
+        return max(mean_above(rise), mean_above(slope * rise - gain, tolerated))
+
+    return p_value
+
+
+def _divergence(
+    history: Sequence[Measurement], now: Measurement, signal: str, config: GuardConfig
+) -> _Test:
     """Both must be significant: the test of a union of hypotheses needs no further correction."""
-    limit = config.monitors.divergence_limit * unit([*earlier, now], signal)
+    limit = config.monitors.divergence_limit * unit(history, signal)
 
     def p_value(then: Measurement) -> float:
         rise = now.columns["proxy"] - then.columns["proxy"]
         fall = then.columns[signal] - now.columns[signal]
         return max(mean_above(rise), mean_above(fall, limit))
 
-    yield from _against_any(earlier, now, "divergence", signal, p_value, level)
-
-
-def _decoupling(
-    earlier: Sequence[Measurement],
-    now: Measurement,
-    signal: str,
-    config: GuardConfig,
-    level: float,
-) -> Iterator[Finding]:
-    slope = config.monitors.decoupling_limit
-    units = {name: unit([*earlier, now], name) for name in ("proxy", signal)}
-
-    def p_value(then: Measurement) -> float:
-        rise = (now.columns["proxy"] - then.columns["proxy"]) / units["proxy"]
-        gain = (now.columns[signal] - then.columns[signal]) / units[signal]
-        return max(mean_above(rise), mean_above(slope * rise - gain))
-
-    if min(units.values()) <= 0.0:
-        return
-    yield from _against_any(earlier, now, "decoupling", signal, p_value, level)
+    return p_value
 
 
 def _within_length(
@@ -258,19 +287,14 @@ def _against_any(
     now: Measurement,
     name: str,
     signal: str,
-    p_value: Callable[[Measurement], float],
+    tests: Sequence[_Test],
     level: float,
 ) -> Iterator[Finding]:
-    p, then = _surest(earlier, p_value)
+    """Of the pair for which the least sure of the tests is surest."""
+    found = [(max(test(then) for test in tests), then) for then in earlier]
+    p, then = min(found, key=lambda pair: pair[0])
     if p <= level:
         yield Finding(name, signal, then.step, p, level, _both(then, now, signal))
-
-
-def _surest(
-    earlier: Sequence[Measurement], p_value: Callable[[Measurement], float]
-) -> tuple[float, Measurement]:
-    found = [(p_value(then), then) for then in earlier]
-    return min(found, key=lambda pair: pair[0])
 
 
 def _both(then: Measurement, now: Measurement, signal: str) -> str:

@@ -5,7 +5,7 @@ import os
 import random
 import signal
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from pydantic import ValidationError
 
 from tutelage.config import CheckpointConfig, TrainStage
 from tutelage.pipeline.checkpoints import CheckpointPlace, Checkpoints, StopRequested
+from tutelage.pipeline.guard_tools import read_watched
 from tutelage.pipeline.stages import train
+from tutelage.tracking.manifest import MANIFEST, Manifest
 from tutelage.tracking.metrics import MetricWriter
 from tutelage.tracking.progress import Progress, StageProgress
 
@@ -102,7 +104,11 @@ def test_watching_changes_no_bit_of_the_training(stage, context, contents, tmp_p
     run(stage({"signals": held_out, "monitors": warned}), places[1])
     plain, watched = (contents(place.folder) for place in places)
     seen = json.loads(watched.pop("guard.json"))
+    probes = [json.loads(line) for line in watched.pop("probes.jsonl").splitlines()]
+    values = [row.pop("values") for row in probes]
+    assert probes == [json.loads(line) for line in plain.pop("probes.jsonl").splitlines()]
     assert watched == plain
+    assert [value["length"] for value in values] == [row["length"] for row in probes]
     assert [row["step"] for row in seen["measurements"]] == [0, 2, 4, 6]
     measured = set(seen["measurements"][0]["means"])
     assert {"held_out/steady", "held_out/letters", "outliers", "kl", "openings"} <= measured
@@ -154,6 +160,26 @@ def test_rolling_back_raises_beta_each_time_and_then_stops(drifting, context):
     assert numbers["guard/stopped_after"] == 6
     seen = record(place.folder)
     assert [row["undone"] for row in seen["measurements"]] == [False, True, True, False]
+
+
+@pytest.mark.parametrize("action", ["warn", "roll_back"])
+def test_what_is_written_rings_again_as_it_did(action, drifting, context):
+    place = context()
+    chosen = drifting(action)
+    run(chosen, place)
+    told = {"kind": "train", "stage": "ppo", "fingerprint": "f", "seed": 0}
+    times = {"started": "", "finished": "", "seconds": 0.0}
+    empty = {"inputs": {}, "versions": {}, "metrics": {}, "files": {}}
+    manifest = Manifest(config={"seed": 0, **chosen.to_json()}, **told, **times, **empty)
+    (place.folder / MANIFEST).write_text(json.dumps(manifest.to_json()))
+    watched = read_watched(place.folder)
+    again = [
+        {"step": now.step, "action": action, **asdict(finding)}
+        for now, findings in zip(watched.history, watched.findings(), strict=True)
+        for finding in findings
+    ]
+    assert watched.looks == 3
+    assert again == record(place.folder)["alarms"]
 
 
 def attempt(stage: TrainStage, base: Any, root: Path, stop_at: int | None) -> dict[str, float]:

@@ -85,9 +85,12 @@ def test_judge_to_whom_all_first_answers_are_alike_is_heard(probe, guarded):
 
 
 def test_tolerated_fall_rings_nothing(probe, guarded):
+    """Nor does it decouple: what the reward gained, a signal may lack, and the fall beside it."""
     history = [probe(0), probe(4, proxy=2.0, second=-0.6)]
-    assert "divergence" in names(look(history, guarded(), looks=6))
-    assert "divergence" not in names(look(history, guarded(divergence_limit=0.9), looks=6))
+    both = {"divergence", "decoupling"}
+    assert both <= names(look(history, guarded(divergence_limit=0.0), looks=6))
+    assert names(look(history, guarded(divergence_limit=0.5), looks=6)) & both == {"decoupling"}
+    assert not both & names(look(history, guarded(divergence_limit=1.6), looks=6))
 
 
 def test_kl_budget_is_a_rule_that_holds_from_the_first_probe(probe, guarded):
@@ -116,7 +119,7 @@ def test_gain_by_length_alone_is_told_from_gain_within_lengths(probe, guarded):
 
 
 def test_answers_that_could_not_be_scored_are_left_out(probe, guarded):
-    some = probe(4, proxy=1.0, second=-1.0)
+    some = probe(4, proxy=1.0, second=-1.5)
     some.columns["held_out/second"][:100] = math.nan
     assert "divergence" in names(look([probe(0), some], guarded(), looks=1))
     some.columns["held_out/second"][:] = math.nan
@@ -124,23 +127,67 @@ def test_answers_that_could_not_be_scored_are_left_out(probe, guarded):
 
 
 def test_levels_share_alpha_exactly():
-    """Half to 2 signals over 3 looks, 6 pairs; half to 5 other tests."""
-    levels = Levels.of(0.06, looks=3, signals=2, others=5)
-    assert levels.divergence == pytest.approx(0.03 / 2 / 6)
-    assert levels.look == pytest.approx(0.03 / 5 / 3)
-    assert levels.pair == pytest.approx(0.03 / 5 / 6)
-    whole = 2 * 6 * levels.divergence + 5 * 3 * levels.look
+    """Over 3 looks: half to 2 signals, compared with 1, 2 and 3 probes; half to 5 other tests."""
+    shared = [Levels.of(0.06, 3, earlier=k, signals=2, drifts=5) for k in (1, 2, 3)]
+    assert [each.signal for each in shared] == pytest.approx(
+        [0.03 / 3 / 2, 0.03 / 3 / 2 / 2, 0.03 / 3 / 2 / 3]
+    )
+    assert [each.drift for each in shared] == pytest.approx([0.03 / 3 / 5] * 3)
+    whole = sum(2 * k * each.signal + 5 * each.drift for k, each in enumerate(shared, 1))
     assert whole == pytest.approx(0.06)
 
 
-def test_runs_at_the_edge_of_the_null_ring_falsely_in_at_most_alpha(probe, guarded):
-    """The reward rises, the signal is still, and no fall is tolerated: the hardest null."""
-    config = guarded(alpha=0.4, decoupling="off", within_length="off")
+def test_tests_of_one_kind_have_all_of_alpha():
+    assert Levels.of(0.06, 3, earlier=1, signals=2, drifts=0).signal == pytest.approx(0.06 / 3 / 2)
+    assert Levels.of(0.06, 3, earlier=1, signals=0, drifts=5).drift == pytest.approx(0.06 / 3 / 5)
+
+
+def test_probes_that_were_undone_count_among_those_that_were_compared_with(probe, guarded):
+    """They were left out for what they measured: a level for those left would favour the best."""
+    history = [probe(0), probe(4, proxy=1.0, second=2.0), probe(8, proxy=2.0, second=-1.0)]
+    quiet = guarded(decoupling="off")
+    (all_kept,) = look(history, quiet, looks=6)
+    history[1].undone = True
+    (one_left,) = look(history, quiet, looks=6)
+    assert (all_kept.since, one_left.since) == (4, 0)
+    assert one_left.level == all_kept.level
+
+
+def test_divergence_is_asked_only_of_what_is_decoupled(probe, guarded):
+    """A fixed order of tests: no pair diverges at a p-value below that of its decoupling."""
+    now = probe(4, second=-2.0)
+    # Sure over all answers, and not over the few of which the signal has an opinion.
+    now.columns["proxy"] = probe(0).columns["proxy"] + 12 + 40 * (-1.0) ** np.arange(128)
+    now.columns["held_out/second"][28:] = math.nan
+    both = look([probe(0), now], guarded(decoupling_limit=40.0), looks=6)
+    assert not {"divergence", "decoupling"} & names(both)
+    alone = look([probe(0), now], guarded(decoupling="off"), looks=6)
+    assert "divergence" in names(alone)
+    sure = look([probe(0), probe(4, proxy=1.0, second=-1.0)], guarded(), looks=6)
+    p = {finding.monitor: finding for finding in sure}
+    assert p["divergence"].p >= p["decoupling"].p
+    assert p["divergence"].level == p["decoupling"].level
+
+
+@pytest.mark.parametrize(
+    ("off", "gained"),
+    [
+        # The reward rises, the signal is still, and no fall is tolerated.
+        ({"decoupling": "off"}, 0.0),
+        # The signal gains exactly its share: a quarter of a sigma for each, as drawn in `probe`.
+        ({"decoupling_limit": 0.25}, 0.25 * 2.0 / 2**0.5 * 1.25**0.5),
+    ],
+)
+def test_runs_at_the_edge_of_the_null_ring_falsely_in_at_most_alpha(off, gained, probe, guarded):
+    """The hardest null; spread, which the reward's noise between prompts decides, is not asked."""
+    config = guarded(alpha=0.4, within_length="off", spread="off", divergence_limit=0.0, **off)
     runs, alarms = 80, 0
     for run in range(runs):
-        history = [probe(k, seed=1000 * run + k, proxy=2.0 * k) for k in range(4)]
+        history = [
+            probe(k, seed=1000 * run + k, proxy=2.0 * k, second=gained * k) for k in range(4)
+        ]
         alarms += any(look(history[: k + 1], config, looks=3) for k in range(4))
-    # Divergence has half of alpha. Three standard errors of a share of 0.2 over 80 runs are 0.13.
+    # Signals have half of alpha. Three standard errors of a share of 0.2 over 80 runs are 0.13.
     assert 0 < alarms / runs <= 0.2 + 0.13
 
 
