@@ -16,6 +16,7 @@ COMMANDS = [
     "judge",
     "serve-reward",
     "annotate",
+    "guard",
     "report",
     "compare",
     "validate",
