@@ -40,7 +40,7 @@ def guard_sections(run: RunRecord) -> list[dict[str, Any]]:
 
 def _section(stage: StageRecord, record: Mapping[str, Any]) -> dict[str, Any]:
     rows = record["measurements"]
-    panels = [_together(stage.name, rows)] + [
+    panels = [_together(stage.name, rows, record.get("units", {}))] + [
         _alone(stage.name, name, rows) for name in _LOOSE if name in rows[0]["means"]
     ]
     return {
@@ -52,12 +52,21 @@ def _section(stage: StageRecord, record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _together(stage: str, rows: Sequence[Mapping[str, Any]]) -> Panel:
-    """Gains since the first probe: their own units, a band of two standard errors."""
+def _together(stage: str, rows: Sequence[Mapping[str, Any]], units: Mapping[str, float]) -> Panel:
+    """Gains since the first probe, with a band of two standard errors.
+
+    In standard deviations: a reward's own unit may be many times that of a judge's probability.
+    """
     names = ["proxy", *(name for name in rows[0]["means"] if name.startswith(_HELD_OUT))]
-    series = [_series(name, rows, colour, since_first=True) for colour, name in enumerate(names)]
+    series = [
+        _series(name, rows, colour, since_first=True, unit=units.get(name) or 1.0)
+        for colour, name in enumerate(names)
+    ]
     legend = tuple(Legend(one.label, one.colour) for one in series)
-    note = "Gain since the first probe. A reward that rises while held-out signals fall is gamed."
+    note = (
+        "Gain since the first probe, in standard deviations. A reward that rises while held-out "
+        "signals fall is gamed."
+    )
     svg = plots.curves(f"guard-{stage}", series)
     return Panel("Reward and held-out signals", note, svg, legend)
 
@@ -68,12 +77,17 @@ def _alone(stage: str, name: str, rows: Sequence[Mapping[str, Any]]) -> Panel:
 
 
 def _series(
-    name: str, rows: Sequence[Mapping[str, Any]], colour: int, *, since_first: bool = False
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    colour: int,
+    *,
+    since_first: bool = False,
+    unit: float = 1.0,
 ) -> Series:
     kept = [row for row in rows if None not in (row["means"][name], row["errors"][name])]
     start = kept[0]["means"][name] if since_first and kept else 0.0
-    means = [row["means"][name] - start for row in kept]
-    errors = [2 * row["errors"][name] for row in kept]
+    means = [(row["means"][name] - start) / unit for row in kept]
+    errors = [2 * row["errors"][name] / unit for row in kept]
     return Series(
         name.removeprefix(_HELD_OUT),
         [float(row["step"]) for row in kept],
@@ -85,16 +99,21 @@ def _series(
 
 
 def _alarms(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """A monitor that rings for a column is told once, with all steps in which it rang."""
+    rang: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        rang.setdefault((row["monitor"], row["column"]), []).append(row)
     return [
         {
-            "step": str(row["step"]),
+            "steps": ", ".join(str(each["step"]) for each in same),
             "monitor": row["monitor"].replace("_", " "),
             "action": row["action"].replace("_", " "),
             "p": f"{row['p']:.1e}" if row["level"] else "",
             "level": f"{row['level']:.1e}" if row["level"] else "a rule",
             "sentence": row["sentence"],
         }
-        for row in rows
+        for same in rang.values()
+        for row in same[:1]
     ]
 
 

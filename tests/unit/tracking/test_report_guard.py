@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from tutelage.tracking import plots
 from tutelage.tracking.example_run import write_example_run
 from tutelage.tracking.reader import read_run
 from tutelage.tracking.report import render_report
@@ -46,7 +47,8 @@ def folder(example, tmp_path):
     }
     record = {
         "measurements": [measurement(0, 0.0, 1.0), measurement(4, 2.0, 0.5)],
-        "alarms": [alarm],
+        "units": {"proxy": 4.0, "held_out/second": 0.25},
+        "alarms": [alarm, alarm | {"step": 8, "p": 0.0}],
         "samples": [{"step": 4, "monitor": "divergence", "samples": [sample]}],
         "best_step": 0,
         "roll_backs": 1,
@@ -60,12 +62,23 @@ def test_section_shows_alarms_and_the_answers_behind_them(folder):
     assert section["outcome"] == "2 probes, the best by held-out signals after step 0, 1 roll-backs"
     (alarm,) = section["alarms"]
     assert (alarm["action"], alarm["p"], alarm["level"]) == ("roll back", "1.0e-09", "1.0e-03")
+    assert alarm["steps"] == "4, 8"
     (sample,) = section["samples"]
     assert sample["values"] == [("proxy", "0.10 to 2.50"), ("second", "1.00 to none")]
     assert [panel.title for panel in section["panels"]] == [
         "Reward and held-out signals",
         "Length of probes (tokens)",
     ]
+
+
+def test_gains_are_in_standard_deviations(folder, monkeypatch):
+    """2 of 4 and -0.5 of 0.25, beside each other."""
+    drawn = {}
+    monkeypatch.setattr(plots, "curves", lambda name, series: drawn.setdefault(name, series))
+    guard_sections(read_run(folder))
+    both = next(series for series in drawn.values() if len(series) == 2)
+    assert [list(one.y) for one in both] == [[0.0, 0.5], [0.0, -2.0]]
+    assert list(both[0].high) == pytest.approx([0.05, 0.55])
 
 
 def test_page_escapes_what_the_policy_wrote(folder):

@@ -43,6 +43,7 @@ from tutelage.safety.guard import (
     describe,
     disagreement,
     last_states,
+    unit,
 )
 from tutelage.tracking.atomic import write_json_atomically
 from tutelage.trainers.state import Part, RandomStates, load_parts, save_parts
@@ -217,6 +218,10 @@ class Watch:
         ]
         record = {
             "measurements": measured,
+            "units": {
+                name: unit(self.guard.history, name)
+                for name in ("proxy", *self.guard.history[0].signals)
+            },
             "alarms": self.guard.alarms,
             "samples": self._evidence,
             "best_step": self.guard.best_step,
