@@ -22,7 +22,10 @@ PROMPT = Prompt("p", (Message("user", "how much is it?"),))
 @pytest.fixture
 def served(tiny_tokenizer, tiny_causal_lm, tmp_path):
     folder = tmp_path / "tiny"
-    tiny_causal_lm(max_position_embeddings=4096).save_pretrained(folder)
+    model = tiny_causal_lm(max_position_embeddings=4096)
+    # Otherwise the server ignores the temperature that it is asked for, and all samples are alike.
+    model.generation_config.do_sample = True
+    model.save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -59,7 +62,7 @@ def _wait(url: str, process: subprocess.Popen, log) -> str:
 def test_random_model_is_asked_and_never_believed(served):
     """It gives no log-probabilities, and its samples are characters at random: no verdict.
 
-    One in some dozens of them is a label by chance; three of five would be needed.
+    One in 150 of them is a label by chance (23 of 3,600); three of five would be needed.
     """
     model, url = served
     asker = Asker(
