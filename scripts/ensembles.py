@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.tracking.comparison import student_interval
+
 _SINGLE = "single"
 _AT = (2.0, 5.0, 10.0)
 """Nats of KL per answer at which gold is compared."""
-_T = (math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""97.5 % quantile of Student's distribution by degrees of freedom."""
 
 Column = NDArray[np.float64]
 
@@ -49,8 +49,9 @@ def gold_at(curve: tuple[Column, Column], kl: float) -> float:
     beyond = np.flatnonzero(distance >= math.sqrt(kl))
     if not len(beyond):
         return math.nan
-    last = int(beyond[0])
-    return float(np.interp(math.sqrt(kl), distance[last - 1 : last + 1], gold[last - 1 : last + 1]))
+    first = int(beyond[0])
+    around = slice(max(0, first - 1), first + 1)
+    return float(np.interp(math.sqrt(kl), distance[around], gold[around]))
 
 
 def figures(runs: Sequence[Path]) -> dict[str, dict[str, Column]]:
@@ -73,12 +74,13 @@ def figures(runs: Sequence[Path]) -> dict[str, dict[str, Column]]:
 
 def interval(values: Column) -> str:
     """Mean and 95 % interval of the seeds that have a value."""
-    known = values[np.isfinite(values)]
-    if len(known) < 2:
-        return "-" if not len(known) else f"{known[0]:+.2f}"
-    half = _T[len(known) - 1] * float(known.std(ddof=1)) / math.sqrt(len(known))
+    known = values[np.isfinite(values)].tolist()
+    if not known:
+        return "-"
+    found = student_interval(known)
+    half = f" ± {found.high - found.mean:.2f}" * (len(known) > 1)
     fewer = f" (of {len(known)})" * (len(known) < len(values))
-    return f"{known.mean():+.2f} ± {half:.2f}{fewer}"
+    return f"{found.mean:+.2f}{half}{fewer}"
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -229,8 +229,8 @@ MUTANTS = (
     Mutant(
         "divergence-has-a-level-of-its-own",
         _GUARD + "monitors.py",
-        "signal, tuple(in_order), level)",
-        "signal, (in_order[-1],), level)",
+        "signal, in_order, level)",
+        "signal, in_order[-1:], level)",
         "Two tests are asked at the level of one.",
         _MONITORS,
     ),

@@ -10,9 +10,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import json
 import random
 import string
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +24,8 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from tutelage.config import Stage
 
 torch.set_num_threads(1)
 
@@ -54,6 +58,22 @@ def same_seed_for_every_test() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def write_manifest() -> "Callable[[Path, Stage], None]":
+    """Makes a folder that of a finished stage, but for the hashes of its files."""
+    from tutelage.tracking.manifest import MANIFEST, Manifest
+
+    def write(folder: Path, stage: "Stage") -> None:
+        row = stage.to_json()
+        told = {"kind": row["kind"], "stage": folder.name, "fingerprint": "f", "seed": 0}
+        times = {"started": "", "finished": "", "seconds": 0.0}
+        empty: dict[str, Any] = {"inputs": {}, "versions": {}, "metrics": {}, "files": {}}
+        manifest = Manifest(config={"seed": 0, **row}, **told, **times, **empty)
+        (folder / MANIFEST).write_text(json.dumps(manifest.to_json()))
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """`tutelage guard`: what the guard of a training measured, and what it would have said."""
 
-import inspect
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.table import Table
 
-from tutelage.cli.stages import section_options
+from tutelage.cli.stages import section_options, with_options
 from tutelage.config import GuardConfig
 from tutelage.pipeline.finish import open_console
+from tutelage.tracking.atomic import null_non_finite
 
 if TYPE_CHECKING:
     from tutelage.safety.guard import Finding, Measurement
@@ -59,7 +59,7 @@ def guard_command() -> Callable[..., None]:
             watched = watched.with_prompts(prompts)
         found = watched.findings()
         if as_json:
-            print(json.dumps(_rows(watched.history, found), indent=2))
+            print(json.dumps(null_non_finite(_rows(watched.history, found)), indent=2))
             return
         console = open_console()
         console.print(_table(watched.history, found))
@@ -68,12 +68,7 @@ def guard_command() -> Callable[..., None]:
                 line = f"{finding.monitor} after step {now.step}: {finding.sentence}"
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    guard.__doc__ = _DOC
-    signature = inspect.signature(guard)
-    fixed = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    guard.__signature__ = signature.replace(parameters=[*fixed, *options])  # type: ignore[attr-defined]
-    guard.__annotations__ = {p.name: p.annotation for p in [*fixed, *options]}
-    return guard
+    return with_options(guard, options, _DOC)
 
 
 def _table(history: "Sequence[Measurement]", found: "Sequence[Sequence[Finding]]") -> Table:

@@ -1,6 +1,5 @@
 """`tutelage judge`: a judge model's labels, and whether they can be trusted."""
 
-import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from tutelage.cli.stages import section_options
+from tutelage.cli.stages import section_options, with_options
 from tutelage.config import JudgeConfig, load_section
 from tutelage.errors import ConfigError, JudgeError
 from tutelage.pipeline.finish import open_console
@@ -99,12 +98,7 @@ def judge_command() -> Callable[..., int]:
                 console.print(f"warning: {warning}", markup=False, soft_wrap=True)
         return _end(record)
 
-    judge.__doc__ = _DOC
-    signature = inspect.signature(judge)
-    fixed = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    judge.__signature__ = signature.replace(parameters=[*fixed, *options])  # type: ignore[attr-defined]
-    judge.__annotations__ = {p.name: p.annotation for p in [*fixed, *options]}
-    return judge
+    return with_options(judge, options, _DOC)
 
 
 def _settings(config: Path | None, values: Mapping[Any, Any], output: str) -> JudgeConfig:

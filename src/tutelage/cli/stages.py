@@ -1,7 +1,7 @@
 """One command per stage; its options are the fields of the stage's configuration."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Union, get_origin
 
@@ -24,7 +24,7 @@ from tutelage.config.document import KeyPath
 from tutelage.config.schema import Leaf, Shape, item_shape, leaves
 from tutelage.pipeline import run_stage
 
-__all__ = ["STAGE_COMMANDS", "section_options", "stage_command"]
+__all__ = ["STAGE_COMMANDS", "section_options", "stage_command", "with_options"]
 
 STAGE_COMMANDS: dict[str, type[Stage]] = {
     "pretrain": PretrainStage,
@@ -59,6 +59,9 @@ _EXAMPLES = {
     "--prompts test.jsonl --output evaluation",
 }
 
+_OUTPUT = "The folder to write; it must be empty or hold the same finished stage."
+_CONFIG = "YAML file with values of these options; options given here win."
+
 _LISTED = 2
 """Items of a list of sections that have options; more are set in a file."""
 
@@ -73,15 +76,16 @@ def stage_command(section: type[Stage], name: str = "") -> Callable[..., None]:
     kind = name or str(section.model_fields["kind"].default)
     options, given = section_options(section)
 
-    def command(*, output: Path, config: Path | None = None, **values: Any) -> None:
+    def command(
+        *,
+        output: Annotated[Path, Parameter(help=_OUTPUT)],
+        config: Annotated[Path | None, Parameter(help=_CONFIG)] = None,
+        **values: Any,
+    ) -> None:
         run_stage(load_section(section, config, given(values)), output)
 
     command.__name__ = kind.rpartition(" ")[2]
-    command.__doc__ = _docstring(kind, section)
-    parameters = [*_fixed_parameters(), *options]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return command
+    return with_options(command, options, _docstring(kind, section))
 
 
 def section_options(
@@ -100,23 +104,25 @@ def section_options(
     return [_parameter(key, leaf) for key, leaf in options.items()], given
 
 
+def with_options(
+    command: Callable[..., Any], options: Sequence[inspect.Parameter], doc: str
+) -> Callable[..., Any]:
+    """The same function, shown with these options in the place of its `**values`."""
+    signature = inspect.signature(command)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    parameters = [*own, *options]
+    command.__doc__ = doc
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
 def _docstring(kind: str, section: type[Stage]) -> str:
     summary = (section.__doc__ or "").strip().splitlines()[0]
     return (
         f"{summary}\n\nWrites a finished stage folder that other stages can read. Files, folders "
         f"of finished stages and names on a model hub are references.\n\nExample: {_EXAMPLES[kind]}"
     )
-
-
-def _fixed_parameters() -> list[inspect.Parameter]:
-    output = Parameter(
-        help="The folder to write; it must be empty or hold the same finished stage."
-    )
-    config = Parameter(help="YAML file with values of these options; options given here win.")
-    return [
-        _keyword("output", Annotated[Path, output], inspect.Parameter.empty),
-        _keyword("config", Annotated[Path | None, config], None),
-    ]
 
 
 def _parameter(name: str, leaf: Leaf) -> inspect.Parameter:
@@ -134,19 +140,16 @@ def _parameter(name: str, leaf: Leaf) -> inspect.Parameter:
         consume_multiple=leaf.shape.is_list,
         group=_group(leaf.path[:-1]),
     )
-    return _keyword(name, Annotated[_type(leaf.shape), settings], None)
+    annotation = Annotated[_type(leaf.shape), settings]
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=None
+    )
 
 
 def _group(path: tuple[str, ...]) -> Group:
     name = f"Options of {'.'.join(path)}" if path else "Options"
     # Sections after the stage's own options, inner ones behind the section they are in.
     return Group(name, sort_key=(bool(path), path))
-
-
-def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default
-    )
 
 
 def _options(section: type[Section]) -> list[Leaf]:

@@ -52,7 +52,8 @@ class MonitorsConfig(Section):
     decoupling: GuardAction = "warn"
     """A held-out signal gains less than its share while the reward rises."""
     decoupling_limit: NonNegativeFloat = 0.4
-    """Standard deviations that a held-out signal must gain for each one that the reward gains."""
+    """Standard deviations that a held-out signal must gain for each one that the reward gains; it
+    may lack what `divergence_limit` tolerates."""
     kl_budget: GuardAction = "stop"
     """The policy has moved further from the reference than it may."""
     kl_budget_limit: PositiveFloat | None = None

@@ -1,13 +1,10 @@
 """What the guard of a finished training measured, and what it would have said otherwise."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from tutelage.config import GuardConfig, TrainStage
 from tutelage.config.document import KeyPath
@@ -16,7 +13,8 @@ from tutelage.config.overrides import write_value
 from tutelage.data.jsonl import read_jsonl
 from tutelage.errors import ConfigError, DataError
 from tutelage.safety.guard import Finding, Measurement, replay
-from tutelage.tracking.manifest import MANIFEST, load_manifest
+from tutelage.tracking.manifest import load_manifest
+from tutelage.tracking.reader import read_json
 
 __all__ = ["Watched", "read_watched"]
 
@@ -69,35 +67,33 @@ def read_watched(stage: Path) -> Watched:
     """Reads the folder of a finished stage.
 
     Raises:
-        ConfigError: it is no finished training with a guard.
+        ConfigError: it is no training with a guard.
+        CheckpointError: it is not finished, or its manifest or `guard.json` cannot be read.
         DataError: its probes hold no measurements.
     """
-    record = stage / "guard.json"
-    missing = [path.name for path in (stage / MANIFEST, record) if not path.is_file()]
-    if missing:
+    record = read_json(stage / "guard.json")
+    if record is None:
         raise ConfigError(
-            f"{stage} has no {' and no '.join(missing)}: expected the folder of a finished "
-            "training with a guard, such as runs/NAME/stages/STAGE"
+            f"{stage} has no guard.json: expected the folder of a finished training with a guard, "
+            "such as runs/NAME/stages/STAGE"
         )
     made = {key: value for key, value in load_manifest(stage).config.items() if key != "seed"}
     config = build_section(TrainStage, made)
     assert config.guard is not None, "it wrote guard.json"
-    undone = {
-        each["step"]: each["undone"] for each in json.loads(record.read_bytes())["measurements"]
-    }
+    undone = {each["step"]: each["undone"] for each in record["measurements"]}
     rows: dict[int, list[Mapping[str, float | None]]] = {}
     path = stage / "probes.jsonl"
     for line, row in read_jsonl(path):
         if "values" not in row:
             raise DataError(f"{path}:{line}: found no values of the answer, which the guard writes")
         rows.setdefault(row["step"], []).append(row["values"])
-    history = [Measurement(step, _columns(rows[step]), undone[step]) for step in sorted(rows)]
+    history = [_measurement(step, undone[step], rows[step]) for step in sorted(rows)]
     looks = math.ceil(config.learner.steps / config.probe_every)
     return Watched(history, config.guard, looks)
 
 
-def _columns(values: Sequence[Mapping[str, float | None]]) -> dict[str, Any]:
-    return {
-        name: np.array([math.nan if row[name] is None else row[name] for row in values])
-        for name in values[0]
-    }
+def _measurement(
+    step: int, undone: bool, values: Sequence[Mapping[str, float | None]]
+) -> Measurement:
+    columns = {name: [row[name] for row in values] for name in values[0]}
+    return Measurement.from_json({"step": step, "undone": undone, "columns": columns})

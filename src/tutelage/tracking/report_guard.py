@@ -40,7 +40,7 @@ def guard_sections(run: RunRecord) -> list[dict[str, Any]]:
 
 def _section(stage: StageRecord, record: Mapping[str, Any]) -> dict[str, Any]:
     rows = record["measurements"]
-    panels = [_together(stage.name, rows, record.get("units", {}))] + [
+    panels = [_together(stage.name, rows, record.get("units"))] + [
         _alone(stage.name, name, rows) for name in _LOOSE if name in rows[0]["means"]
     ]
     return {
@@ -52,20 +52,24 @@ def _section(stage: StageRecord, record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _together(stage: str, rows: Sequence[Mapping[str, Any]], units: Mapping[str, float]) -> Panel:
+def _together(
+    stage: str, rows: Sequence[Mapping[str, Any]], units: Mapping[str, float] | None
+) -> Panel:
     """Gains since the first probe, with a band of two standard errors.
 
-    In standard deviations: a reward's own unit may be many times that of a judge's probability.
+    In standard deviations, where they were recorded: a reward's own unit may be many times that of
+    a judge's probability.
     """
     names = ["proxy", *(name for name in rows[0]["means"] if name.startswith(_HELD_OUT))]
     series = [
-        _series(name, rows, colour, since_first=True, unit=units.get(name) or 1.0)
+        _series(name, rows, colour, gain_in=(units or {}).get(name) or 1.0)
         for colour, name in enumerate(names)
     ]
     legend = tuple(Legend(one.label, one.colour) for one in series)
+    scale = ", in standard deviations" if units else ""
     note = (
-        "Gain since the first probe, in standard deviations. A reward that rises while held-out "
-        "signals fall is gamed."
+        f"Gain since the first probe{scale}. A reward that rises while held-out signals fall is "
+        "gamed."
     )
     svg = plots.curves(f"guard-{stage}", series)
     return Panel("Reward and held-out signals", note, svg, legend)
@@ -81,13 +85,13 @@ def _series(
     rows: Sequence[Mapping[str, Any]],
     colour: int,
     *,
-    since_first: bool = False,
-    unit: float = 1.0,
+    gain_in: float | None = None,
 ) -> Series:
+    """The column as it is, or its gain since the first probe in that unit."""
     kept = [row for row in rows if None not in (row["means"][name], row["errors"][name])]
-    start = kept[0]["means"][name] if since_first and kept else 0.0
-    means = [(row["means"][name] - start) / unit for row in kept]
-    errors = [2 * row["errors"][name] / unit for row in kept]
+    start = 0.0 if gain_in is None or not kept else kept[0]["means"][name]
+    means = [(row["means"][name] - start) / (gain_in or 1.0) for row in kept]
+    errors = [2 * row["errors"][name] / (gain_in or 1.0) for row in kept]
     return Series(
         name.removeprefix(_HELD_OUT),
         [float(row["step"]) for row in kept],
@@ -103,18 +107,20 @@ def _alarms(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     rang: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         rang.setdefault((row["monitor"], row["column"]), []).append(row)
-    return [
-        {
-            "steps": ", ".join(str(each["step"]) for each in same),
-            "monitor": row["monitor"].replace("_", " "),
-            "action": row["action"].replace("_", " "),
-            "p": f"{row['p']:.1e}" if row["level"] else "",
-            "level": f"{row['level']:.1e}" if row["level"] else "a rule",
-            "sentence": row["sentence"],
-        }
-        for same in rang.values()
-        for row in same[:1]
-    ]
+    return [_alarm(same) for same in rang.values()]
+
+
+def _alarm(same: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """All steps, and what was said in the first."""
+    first = same[0]
+    return {
+        "steps": ", ".join(str(each["step"]) for each in same),
+        "monitor": first["monitor"].replace("_", " "),
+        "action": first["action"].replace("_", " "),
+        "p": f"{first['p']:.1e}" if first["level"] else "",
+        "level": f"{first['level']:.1e}" if first["level"] else "a rule",
+        "sentence": first["sentence"],
+    }
 
 
 def _outcome(record: Mapping[str, Any]) -> str:

@@ -7,14 +7,13 @@ import pytest
 
 from tutelage.cli.main import main
 from tutelage.config import TrainStage
-from tutelage.tracking.manifest import MANIFEST, Manifest
 
 GAINS = {0: (0.0, 0.0), 2: (1.0, 0.8), 4: (3.0, -0.2)}
 """Of the reward and of the signal, at each probe; the signal falls at the last one."""
 
 
 @pytest.fixture
-def stage(tmp_path):
+def stage(tmp_path, write_manifest):
     """The folder of a training with three probes of 64 answers, the second of which was undone."""
     config = TrainStage.model_validate(
         {
@@ -28,11 +27,7 @@ def stage(tmp_path):
             "ppo": {"steps": 12},
         }
     )
-    told = {"kind": "train", "stage": "ppo", "fingerprint": "f", "seed": 0}
-    times = {"started": "", "finished": "", "seconds": 0.0}
-    empty = {"inputs": {}, "versions": {}, "metrics": {}, "files": {}}
-    manifest = Manifest(config={"seed": 0, **config.to_json()}, **told, **times, **empty)
-    (tmp_path / MANIFEST).write_text(json.dumps(manifest.to_json()))
+    write_manifest(tmp_path, config)
     measured = [{"step": step, "undone": step == 2} for step in GAINS]
     (tmp_path / "guard.json").write_text(json.dumps({"measurements": measured}))
     with (tmp_path / "probes.jsonl").open("w") as file:
@@ -82,11 +77,27 @@ def test_fewer_prompts_say_less(capsys, stage):
 
 def test_what_is_no_such_stage_is_refused(capsys, stage, tmp_path):
     assert main(["guard", str(tmp_path / "nowhere")]) == 2
-    assert "no manifest.json and no guard.json" in capsys.readouterr().err
+    assert "has no guard.json" in capsys.readouterr().err
     rows = (stage / "probes.jsonl").read_text().splitlines()
     (stage / "probes.jsonl").write_text("\n".join([rows[0], '{"step": 0, "text": ""}']) + "\n")
     assert main(["guard", str(stage)]) == 2
     assert "probes.jsonl:2: found no values" in capsys.readouterr().err
+
+
+def test_damaged_record_is_named(capsys, stage):
+    (stage / "guard.json").write_text('{"measurements": [{"st')
+    assert main(["guard", str(stage)]) != 0
+    assert "guard.json cannot be read" in capsys.readouterr().err
+
+
+def test_what_was_never_scored_is_null(capsys, stage):
+    rows = [json.loads(line) for line in (stage / "probes.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["values"]["held_out/rules"] = None
+    (stage / "probes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["guard", str(stage), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert [row["means"]["held_out/rules"] for row in shown] == [None] * len(GAINS)
 
 
 def test_settings_are_checked(capsys, stage):

@@ -7,6 +7,7 @@ import time
 from typing import ClassVar
 
 import httpx2
+import psutil
 import pytest
 
 from tutelage.errors import ConfigError
@@ -227,7 +228,6 @@ class Timed(RemoteReward):
 
 @pytest.mark.soak
 def test_ten_thousand_requests_lose_no_id_and_leave_nothing_behind(serving, capsys):
-    psutil = pytest.importorskip("psutil")
     limits = RemoteLimits(batch_size=1, concurrency=64)
     memory = []
     with Timed(serving(), TOKEN, limits=limits) as remote:

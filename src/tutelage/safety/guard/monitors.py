@@ -229,13 +229,12 @@ def _against_signal(
     in_order: list[_Test] = []
     for name, test in (("decoupling", _decoupling), ("divergence", _divergence)):
         if _on(config, name):
-            in_order.append(test([*earlier, now], now, signal, config))
-            yield from _against_any(earlier, now, name, signal, tuple(in_order), level)
+            in_order.append(test([*earlier, now], signal, config))
+            yield from _against_any(earlier, now, name, signal, in_order, level)
 
 
-def _decoupling(
-    history: Sequence[Measurement], now: Measurement, signal: str, config: GuardConfig
-) -> _Test:
+def _decoupling(history: Sequence[Measurement], signal: str, config: GuardConfig) -> _Test:
+    now = history[-1]
     slope, tolerated = config.monitors.decoupling_limit, config.monitors.divergence_limit
     units = {name: unit(history, name) for name in ("proxy", signal)}
 
@@ -249,10 +248,9 @@ def _decoupling(
     return p_value
 
 
-def _divergence(
-    history: Sequence[Measurement], now: Measurement, signal: str, config: GuardConfig
-) -> _Test:
+def _divergence(history: Sequence[Measurement], signal: str, config: GuardConfig) -> _Test:
     """Both must be significant: the test of a union of hypotheses needs no further correction."""
+    now = history[-1]
     limit = config.monitors.divergence_limit * unit(history, signal)
 
     def p_value(then: Measurement) -> float:

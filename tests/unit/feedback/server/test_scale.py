@@ -3,12 +3,11 @@
 import json
 import time
 
+import psutil
 import pytest
 
 from tutelage.feedback.server.export import json_lines, preferences
 from tutelage.feedback.server.projects import ProjectSettings
-
-psutil = pytest.importorskip("psutil")
 
 
 def fill(site, labels):

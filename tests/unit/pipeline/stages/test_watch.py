@@ -18,7 +18,6 @@ from tutelage.config import CheckpointConfig, TrainStage
 from tutelage.pipeline.checkpoints import CheckpointPlace, Checkpoints, StopRequested
 from tutelage.pipeline.guard_tools import read_watched
 from tutelage.pipeline.stages import train
-from tutelage.tracking.manifest import MANIFEST, Manifest
 from tutelage.tracking.metrics import MetricWriter
 from tutelage.tracking.progress import Progress, StageProgress
 
@@ -163,15 +162,11 @@ def test_rolling_back_raises_beta_each_time_and_then_stops(drifting, context):
 
 
 @pytest.mark.parametrize("action", ["warn", "roll_back"])
-def test_what_is_written_rings_again_as_it_did(action, drifting, context):
+def test_what_is_written_rings_again_as_it_did(action, drifting, context, write_manifest):
     place = context()
     chosen = drifting(action)
     run(chosen, place)
-    told = {"kind": "train", "stage": "ppo", "fingerprint": "f", "seed": 0}
-    times = {"started": "", "finished": "", "seconds": 0.0}
-    empty = {"inputs": {}, "versions": {}, "metrics": {}, "files": {}}
-    manifest = Manifest(config={"seed": 0, **chosen.to_json()}, **told, **times, **empty)
-    (place.folder / MANIFEST).write_text(json.dumps(manifest.to_json()))
+    write_manifest(place.folder, chosen)
     watched = read_watched(place.folder)
     again = [
         {"step": now.step, "action": action, **asdict(finding)}

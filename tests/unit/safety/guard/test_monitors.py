@@ -170,7 +170,7 @@ def test_divergence_is_asked_only_of_what_is_decoupled(probe, guarded):
 
 
 @pytest.mark.parametrize(
-    ("off", "gained"),
+    ("settings", "gained"),
     [
         # The reward rises, the signal is still, and no fall is tolerated.
         ({"decoupling": "off"}, 0.0),
@@ -178,9 +178,11 @@ def test_divergence_is_asked_only_of_what_is_decoupled(probe, guarded):
         ({"decoupling_limit": 0.25}, 0.25 * 2.0 / 2**0.5 * 1.25**0.5),
     ],
 )
-def test_runs_at_the_edge_of_the_null_ring_falsely_in_at_most_alpha(off, gained, probe, guarded):
-    """The hardest null; spread, which the reward's noise between prompts decides, is not asked."""
-    config = guarded(alpha=0.4, within_length="off", spread="off", divergence_limit=0.0, **off)
+def test_runs_at_the_edge_of_the_null_ring_falsely_in_at_most_alpha(
+    settings, gained, probe, guarded
+):
+    """The hardest null of the signals."""
+    config = guarded(alpha=0.4, within_length="off", divergence_limit=0.0, **settings)
     runs, alarms = 80, 0
     for run in range(runs):
         history = [
