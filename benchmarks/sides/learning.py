@@ -136,6 +136,11 @@ class Actors:
             cores=self.cores or Cores(),
         )
 
+    @property
+    def trained(self) -> dict[str, torch.nn.Module]:
+        """What an update changes, by the beginning of its parameters' names."""
+        return {"policy": self.policy.model, "critic": self.critic}
+
     def steps(self, requests: Requests, engine: LocalEngine | FakeEngine, reward: Any) -> Any:
         """`ppo` on the same prompts again and again."""
         prompts = ours.encoded(requests.prompts, len(self.tokenizer))
@@ -228,24 +233,10 @@ class CapturedUpdate:
 
 
 def update_parity(actors: Actors, captured: CapturedUpdate, dtype: str) -> list[Check]:
-    """The gate of an update, on up to eight of its rows; ends with a step.
-
-    Old log-probabilities and values are moved by 0.05 or by 0.5, well inside or well outside the
-    clip range of 0.2, so that both branches of both losses are taken, and rounding cannot change
-    which: a gradient jumps there.
-    """
-    rows = captured.batch.select(range(min(8, len(captured.batch))))
-    noise = torch.Generator().manual_seed(0)
-
-    def moved(values: Tensor) -> Tensor:
-        by = torch.tensor([-0.5, -0.05, 0.05, 0.5])
-        which = torch.randint(len(by), values.shape, generator=noise)
-        return values + by[which].to(values.device)
-
-    rows = replace(rows, old_logprobs=moved(rows.old_logprobs), values=moved(rows.values))
-    models = {"policy": actors.policy.model, "critic": actors.critic}
+    """The gate of an update, on up to eight of its rows; ends with a step."""
+    rows = both_sides_of_the_clips(captured.batch.select(range(min(8, len(captured.batch)))))
     gradients = parity.update_gate(
-        lambda batch: captured.gradients(batch, models),
+        lambda batch: captured.gradients(batch, actors.trained),
         actors.policy,
         actors.critic,
         rows,
@@ -254,6 +245,22 @@ def update_parity(actors: Actors, captured: CapturedUpdate, dtype: str) -> list[
     )
     optimizers = actors.learner.optimizers.values()
     return [*gradients, *parity.step_gate(lambda look: captured.step(rows, look), optimizers)]
+
+
+def both_sides_of_the_clips(rows: Experience) -> Experience:
+    """Moves old log-probabilities and values by 0.05 or by 0.5.
+
+    That is well inside or well outside the clip range of 0.2, so that both branches of both losses
+    are taken, and rounding cannot change which: a gradient jumps there.
+    """
+    noise = torch.Generator().manual_seed(0)
+
+    def moved(values: Tensor) -> Tensor:
+        by = torch.tensor([-0.5, -0.05, 0.05, 0.5])
+        which = torch.randint(len(by), values.shape, generator=noise)
+        return values + by[which].to(values.device)
+
+    return replace(rows, old_logprobs=moved(rows.old_logprobs), values=moved(rows.values))
 
 
 def no_reward(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Score]:
