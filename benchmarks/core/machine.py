@@ -1,11 +1,20 @@
 """What a measurement depends on besides the code: machine, load, versions."""
 
+import ctypes
+import gc
 import os
 import platform
 import subprocess
 from pathlib import Path
 
-__all__ = ["commit", "cpu_seconds", "describe", "load", "memory_of_process"]
+__all__ = [
+    "commit",
+    "cpu_seconds",
+    "describe",
+    "give_memory_back",
+    "load",
+    "memory_of_process",
+]
 
 _TELLING_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16")
 
@@ -40,6 +49,14 @@ def memory_of_process(key: str) -> float:
         if line.startswith(key):
             return float(line.split()[1]) * 1024
     raise ValueError(f"the kernel does not tell {key}")
+
+
+def give_memory_back() -> None:
+    """Returns to the system what nothing refers to any more, where the C library can."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def describe() -> dict[str, object]:
