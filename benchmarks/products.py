@@ -1,9 +1,10 @@
 """Linear layers through oneDNN beside torch's own, on a CPU: `python -m benchmarks.products`.
 
 Forward and backward, with gradients of inputs and weights. First float32 layers of fixed numbers of
-tokens: a ratio is the median of rounds in each of which both ways had a turn. Then both formats
-with another number of tokens each time, as micro-batches have them, each way in a process of its
-own: seconds, and memory that is still held when all tensors are gone.
+tokens: a ratio is the median of rounds in each of which both ways had a turn. Then the gradient of
+the weights alone, as (b^T a)^T beside a^T b. Then both formats with another number of tokens each
+time, as micro-batches have them, each way in a process of its own: seconds, and memory that is
+still held when all tensors are gone.
 """
 
 import argparse
@@ -13,17 +14,19 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.core.machine import memory_of_process
 from tutelage.models.causal import autocast
-from tutelage.models.products import OneDnnLinear
+from tutelage.models.products import OneDnnLinear, kernel
 
 _WIDTHS = ((128, 128), (128, 512), (512, 128), (128, 2048), (576, 576), (576, 1536), (1536, 576))
 """Of inputs and outputs: the tiny model's and those of 135 million weights."""
 _TOKENS = (64, 256, 1024, 2048)
+_TURNED = ((64, 256), (128, 512), (256, 1024), (576, 1536), (960, 2560), (2048, 8192))
 _VARIED = {"float32": ((128, 128), (128, 512), (512, 128)), "bfloat16": _WIDTHS[4:]}
 _FROM, _TO = 600, 4000
 """Tokens of micro-batches that differ."""
@@ -44,10 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
     print("times faster than torch.nn.Linear, by tokens; 1 where small products are left to it")
     print("  width in -> out  " + "".join(f"{tokens:>8}" for tokens in _TOKENS))
     for width, outputs in _WIDTHS:
-        cells = (_ratio(width, outputs, tokens, chosen.rounds) for tokens in _TOKENS)
-        print(
-            f"{width:>10} -> {outputs:<5}" + "".join(f"{cell:8.2f}" for cell in cells), flush=True
-        )
+        _print_row(_ratio, width, outputs, chosen.rounds)
+    print("\ngradient of the weights, the other way round: times faster, by tokens")
+    for width, outputs in _TURNED:
+        _print_row(_turned, width, outputs, chosen.rounds)
     print(f"\n{chosen.varied} numbers of tokens from {_FROM} to {_TO}: times faster, MiB kept")
     for compute in _VARIED:
         own, ours = (_apart(f"{way} {compute}", chosen) for way in ("torch", "onednn"))
@@ -56,6 +59,13 @@ def main(arguments: list[str] | None = None) -> int:
             f"  {compute:<9}{ratio:6.2f}   {ours['mib']:5.0f} against {own['mib']:.0f}", flush=True
         )
     return 0
+
+
+def _print_row(
+    measure: Callable[[int, int, int, int], float], width: int, outputs: int, rounds: int
+) -> None:
+    cells = (measure(width, outputs, tokens, rounds) for tokens in _TOKENS)
+    print(f"{width:>10} -> {outputs:<5}" + "".join(f"{cell:8.2f}" for cell in cells), flush=True)
 
 
 def _ratio(width: int, outputs: int, tokens: int, rounds: int) -> float:
@@ -68,6 +78,25 @@ def _ratio(width: int, outputs: int, tokens: int, rounds: int) -> float:
         _seconds(way, x, upstream)
     turns = [_seconds(own, x, upstream) / _seconds(ours, x, upstream) for _ in range(rounds)]
     return statistics.median(turns)
+
+
+def _turned(width: int, outputs: int, tokens: int, rounds: int) -> float:
+    x, gradient = torch.randn(tokens, width), torch.randn(tokens, outputs)
+
+    def seconds(way: Callable[[], Tensor]) -> float:
+        began = time.perf_counter()
+        way()
+        return time.perf_counter() - began
+
+    def straight() -> Tensor:
+        return kernel(gradient.t(), x.t())
+
+    def turned() -> Tensor:
+        return kernel(x.t(), gradient.t()).t().contiguous()
+
+    straight()
+    turned()
+    return statistics.median(seconds(straight) / seconds(turned) for _ in range(rounds))
 
 
 def _seconds(way: nn.Linear, x: Tensor, upstream: Tensor) -> float:

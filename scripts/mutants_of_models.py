@@ -49,8 +49,8 @@ MUTANTS = (
     Mutant(
         "gradient-in-another-order",
         _PRODUCTS,
-        "return _kernel(b.t(), a.t()).t().contiguous()",
-        "return _kernel(b.t(), a.t()).t()",
+        "return kernel(b.t(), a.t()).t().contiguous()",
+        "return kernel(b.t(), a.t()).t()",
         "The fused AdamW steps each weight by the gradient of another.",
         _OF_PRODUCTS,
     ),

@@ -20,6 +20,7 @@ from torch.nn import functional
 __all__ = [
     "FilledFeedForward",
     "OneDnnLinear",
+    "kernel",
     "multiply",
     "multiply_through_onednn",
     "packed",
@@ -31,6 +32,9 @@ _WORTH_A_KERNEL = 1 << 22
 """Multiplications of a float32 product from which a kernel of its own pays."""
 _FEED_FORWARD = {"gate_proj", "up_proj", "down_proj"}
 """Layers of the Llama family's, which combines them row by row."""
+_NARROW = 256
+"""Most inputs of a layer with more outputs for which its weights' gradient may be taken the other
+way round, from two rows per input: 1.17 times faster of 128 inputs, 0.91 of 576, of 2,048 rows."""
 _SIZES = 16
 """To each power of two; more would waste less on rows of zeros, of which there are at most a
 sixteenth, and prepare more kernels."""
@@ -99,7 +103,7 @@ def packed(weight: Tensor) -> Tensor:
 def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b; the weight may be packed, or be the transpose of a stored one."""
     rows = x.reshape(-1, x.shape[-1])
-    result = _kernel(_filled(rows), weight, bias)[: len(rows)]
+    result = kernel(_filled(rows), weight, bias)[: len(rows)]
     return result.view(*x.shape[:-1], result.shape[1])
 
 
@@ -204,20 +208,20 @@ class _Product(torch.autograd.Function):
 def _product_of_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b; in bfloat16 torch takes oneDNN by itself."""
     if x.dtype is torch.float32:
-        return _kernel(x, weight, bias)
+        return kernel(x, weight, bias)
     return functional.linear(x, weight, bias)
 
 
 def _product_of_columns(a: Tensor, b: Tensor) -> Tensor:
-    """a^T b; a result of fewer rows than columns is up to twice as fast as the other way round."""
+    """a^T b; as (b^T a)^T where a wide result is so much faster that it pays to turn it over."""
     if a.dtype is not torch.float32:
         return a.t() @ b
-    if a.shape[1] > b.shape[1]:
+    if 2 * b.shape[1] <= min(len(a), 2 * _NARROW) and b.shape[1] < a.shape[1]:
         # In the order of the weight: the fused AdamW reads a gradient as if it were.
-        return _kernel(b.t(), a.t()).t().contiguous()
-    return _kernel(a.t(), b.t())
+        return kernel(b.t(), a.t()).t().contiguous()
+    return kernel(a.t(), b.t())
 
 
-def _kernel(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def kernel(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b of exactly these rows."""
     return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))

@@ -295,6 +295,9 @@ def _environment() -> Iterator[None]:
         "PYTHONHASHSEED": "0",
         # What a stopped child leaves to be tidied up is tidied up, and nobody's concern.
         "PYTHONWARNINGS": "ignore:resource_tracker:UserWarning",
+        # Large tensors on a CPU in pages of 2 MiB, where the kernel has them on request: those of
+        # 4 KiB are filled with zeros one by one, which slows float32 down (docs/performance.md).
+        "THP_MEM_ALLOC_ENABLE": os.environ.get("THP_MEM_ALLOC_ENABLE", "1"),
     }
     before = {name: os.environ.get(name) for name in changed}
     os.environ.update(changed)

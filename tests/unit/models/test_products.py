@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(
 def kernels(monkeypatch) -> list[tuple[int, ...]]:
     """Shapes of the inputs that oneDNN was given by layers, call by call; all sizes are its own."""
     shapes = []
-    kernel = products._kernel
+    kernel = products.kernel
 
     def spy(x, weight, bias=None):
         # A matrix that repeats one number in memory is multiplied number by number.
@@ -42,7 +42,7 @@ def kernels(monkeypatch) -> list[tuple[int, ...]]:
         shapes.append(tuple(x.shape))
         return kernel(x, weight, bias)
 
-    monkeypatch.setattr(products, "_kernel", spy)
+    monkeypatch.setattr(products, "kernel", spy)
     monkeypatch.setattr(products, "_WORTH_A_KERNEL", 1)
     return shapes
 
@@ -92,9 +92,10 @@ def test_gradients_that_nobody_asked_for_are_not_computed(kernels):
     assert len(kernels) == 1
 
 
-def test_upstream_gradients_may_lie_in_any_order(kernels, relative_gap):
-    linear, x = layer(), inputs(6, 48)
-    upstream = torch.randn(80, 6).t()
+@pytest.mark.parametrize("rows", [6, 200])
+def test_upstream_gradients_may_lie_in_any_order(rows, kernels, relative_gap):
+    linear, x = layer(), inputs(rows, 48)
+    upstream = torch.randn(80, rows).t()
     found = torch.autograd.grad(linear(x), (x, linear.weight), upstream)
     again = torch.autograd.grad(linear(x), (x, linear.weight), upstream.contiguous())
     for one, other in zip(found, again, strict=True):
@@ -119,8 +120,8 @@ def test_not_a_number_spreads_as_in_any_product(kernels):
 @pytest.mark.parametrize(("rows", "used"), [(1 << 9, False), (1 << 10, True)])
 def test_small_products_are_torchs_own(monkeypatch, rows, used):
     calls = []
-    kernel = products._kernel
-    monkeypatch.setattr(products, "_kernel", lambda *args: calls.append(args) or kernel(*args))
+    kernel = products.kernel
+    monkeypatch.setattr(products, "kernel", lambda *args: calls.append(args) or kernel(*args))
     linear, x = layer(48, 96), torch.randn(rows, 48)
     # 512 rows are 2.4 million multiplications, 1,024 rows 4.7 million; 2^22 are 4.2 million.
     out = linear(x)
@@ -147,12 +148,24 @@ def test_numbers_of_rows_that_get_a_kernel_are_few_and_near():
 
 def test_rows_are_filled_up_to_such_a_number(kernels):
     layer()(inputs(67, 48)).sum().backward()
-    # The product, the gradient of the input, and that of the weight: W^T's rows, 68 columns.
-    assert kernels == [(68, 48), (68, 80), (48, 68)]
+    # The product, the gradient of the input, and that of the weight, whose rows sum 68 products.
+    assert kernels == [(68, 48), (68, 80), (80, 68)]
     kernels.clear()
     for rows in range(600, 1024):
         layer()(inputs(rows, 48))
     assert len(set(kernels)) == 14
+
+
+@pytest.mark.parametrize(
+    ("width", "outputs", "rows", "turned"),
+    [(48, 80, 96, True), (48, 80, 88, False), (80, 48, 200, False), (264, 300, 600, False)],
+)
+def test_gradient_of_a_narrow_layer_is_turned_where_there_are_rows_enough(
+    width, outputs, rows, turned, kernels
+):
+    layer(width, outputs)(inputs(rows, width).detach()).sum().backward()
+    filled = rows_of_a_kernel(rows)
+    assert kernels[-1] == ((width, filled) if turned else (outputs, filled))
 
 
 def test_layers_that_read_one_tensor_share_its_filled_rows(monkeypatch, kernels):

@@ -47,6 +47,7 @@ def run(config, context):
         "seed": context.seed,
         "hash": hash("text") % 1000,
         "random": random.random(),
+        "large_pages": int(os.environ["THP_MEM_ALLOC_ENABLE"]),
     }
 
 

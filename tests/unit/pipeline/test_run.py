@@ -151,6 +151,11 @@ def test_children_draw_the_same_numbers_and_hashes_in_every_run(run, recipe):
     assert [metrics["hash"], metrics["random"]] == list(map(float, done.stdout.split()))
 
 
+def test_children_ask_for_large_pages_and_the_caller_does_not(run, recipe):
+    assert load_manifest(run(recipe(a="ok")).stage("a")).metrics["large_pages"] == 1
+    assert "THP_MEM_ALLOC_ENABLE" not in os.environ
+
+
 def test_errors_of_a_stage_keep_their_class_and_exit_code(run, recipe):
     with pytest.raises(TrainingError, match=r"stage a: the ratio is 1\.7, expected 1") as caught:
         run(recipe(a="diverge"))
