@@ -15,6 +15,7 @@ must be there, and the logits must be those of the model itself.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any, Self, cast
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from tutelage.config.sharing import READ_AT_ONCE
 from tutelage.models.adapters import effective_weight
 from tutelage.models.attention import new_token_attention
 from tutelage.models.causal import base_model
@@ -181,6 +183,9 @@ class Decoder:
     ) -> tuple[Float[Tensor, "rows vocabulary"], ColumnCache]:
         """Reads prompts that are padded on the left up to column `start`.
 
+        Rows are read in pieces, each without the padding that all its rows share: rows of like
+        length are best side by side.
+
         Args:
             tokens: prompts that end in the same column.
             start: first column of each that is no padding.
@@ -188,6 +193,28 @@ class Decoder:
         Returns:
             Logits of the token after each prompt, and the keys and values so far.
         """
+        cache = self._empty_cache(start, tokens.shape[1])
+        lengths = (tokens.shape[1] - start).tolist()
+        at_once = READ_AT_ONCE.get(tokens.device.type, READ_AT_ONCE["cuda"])
+        pieces = _pieces(lengths, at_once)
+        logits = [self._read_piece(tokens[rows], start[rows], rows, cache) for rows in pieces]
+        return torch.cat(logits), cache
+
+    def _empty_cache(self, start: Tensor, columns: int) -> ColumnCache:
+        """Zeros in front of each row: what nobody reads must still be no NaN."""
+        shape = len(start), self._kv_heads, columns, self._size
+        keys, values = (
+            [torch.zeros(shape, dtype=self._compute, device=start.device) for _ in self._layers]
+            for _ in range(2)
+        )
+        return ColumnCache(keys, values, start, columns)
+
+    def _read_piece(
+        self, tokens: Tensor, start: Tensor, place: slice, cache: ColumnCache
+    ) -> Float[Tensor, "rows vocabulary"]:
+        """Reads some of the rows, without the columns in front that are padding in all of them."""
+        first = int(start.min())
+        tokens, start = tokens[:, first:], start - first
         rows, time = tokens.shape
         columns = torch.arange(time, device=tokens.device)
         own = columns[None, None, :] >= start[:, None, None]
@@ -195,13 +222,12 @@ class Decoder:
         # Padding sees itself: a row of nothing but -inf would turn into NaN and spread.
         sees = sees | torch.eye(time, dtype=torch.bool, device=tokens.device)
         mask = None if bool((start == 0).all()) else self._additive(sees[:, None])
-        cache = ColumnCache([], [], start, time)
         x = self._embed(tokens)
         rotation = self._rotation(x, (columns[None] - start[:, None]).clamp(min=0))
-        for layer in self._layers:
+        for number, layer in enumerate(self._layers):
             query, key, value = self._project(layer, x, rotation)
-            cache.keys.append(key)
-            cache.values.append(value)
+            cache.keys[number][place, :, first:] = key
+            cache.values[number][place, :, first:] = value
             attended = functional.scaled_dot_product_attention(
                 query,
                 key,
@@ -212,7 +238,7 @@ class Decoder:
                 enable_gqa=self._heads != self._kv_heads,
             )
             x = self._finish(layer, x, attended.transpose(1, 2).reshape(rows, time, -1))
-        return self._logits(x[:, -1]), cache
+        return self._logits(x[:, -1])
 
     def step(
         self, tokens: Int[Tensor, " rows"], cache: ColumnCache
@@ -265,8 +291,10 @@ class Decoder:
         return embedded
 
     def _rotation(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine, and sine with the sign that the other half of a head has beside it."""
         cosine, sine = self._base.rotary_emb(x, positions)
-        return cosine[:, None], sine[:, None]
+        left, right = sine[:, None].chunk(2, -1)
+        return cosine[:, None], torch.cat((-left, right), -1)
 
     def _project(
         self, layer: _Layer, x: Tensor, rotation: tuple[Tensor, Tensor]
@@ -275,16 +303,14 @@ class Decoder:
         attention: Any = layer.module.self_attn
         joined = layer.qkv(layer.module.input_layernorm(x))  # type: ignore[operator]
         joined = joined.view(*x.shape[:2], -1, self._size)
-        split = (self._heads, self._kv_heads, self._kv_heads)
-        query, key, value = joined.transpose(1, 2).split(split, dim=1)
+        asking = self._heads + self._kv_heads
+        both, value = joined.transpose(1, 2).split((asking, self._kv_heads), dim=1)
         if hasattr(attention, "q_norm"):
-            query, key = attention.q_norm(query), attention.k_norm(key)
-        cosine, sine = rotation
-        return (
-            _rotate(query, cosine, sine).to(value.dtype),
-            _rotate(key, cosine, sine).to(value.dtype),
-            value,
-        )
+            query, key = both.split((self._heads, self._kv_heads), dim=1)
+            both = torch.cat((attention.q_norm(query), attention.k_norm(key)), dim=1)
+        rotated = _rotate(both, *rotation).to(value.dtype)
+        query, key = rotated.split((self._heads, self._kv_heads), dim=1)
+        return query, key, value
 
     def _finish(self, layer: _Layer, x: Tensor, attended: Tensor) -> Tensor:
         """The output projection and the feed-forward block, each added to the stream."""
@@ -298,9 +324,17 @@ class Decoder:
         return logits
 
 
-def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    left, right = x.chunk(2, -1)
-    return x * cosine + torch.cat((-right, left), -1) * sine
+def _pieces(lengths: Sequence[int], tokens: int) -> list[slice]:
+    """Consecutive rows, of about the same number of tokens in each piece: `tokens` or more."""
+    total = sum(lengths)
+    count = max(1, total // tokens)
+    piece_of = [(behind - 1) * count // total for behind in accumulate(lengths)]
+    ends = [row for row in range(1, len(lengths)) if piece_of[row] != piece_of[row - 1]]
+    return [slice(begin, end) for begin, end in pairwise((0, *ends, len(lengths)))]
+
+
+def _rotate(x: Tensor, cosine: Tensor, signed_sine: Tensor) -> Tensor:
+    return x * cosine + x.roll(x.shape[-1] // 2, -1) * signed_sine
 
 
 def _last_logits(model: PreTrainedModel, ids: Sequence[int]) -> Tensor:

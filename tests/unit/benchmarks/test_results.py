@@ -87,5 +87,7 @@ def test_tables_replace_what_stands_between_the_marks(tmp_path):
 @pytest.mark.parametrize("path", sorted(STORED.glob("*.json")), ids=lambda path: path.stem)
 def test_a_stored_record_says_what_its_measurements_say(path):
     record = results.latest(STORED, path.stem)
+    if record["status"] == "failed":
+        pytest.skip("a side ended before there was anything to judge")
     found = judged(ROWS[path.stem](False), record)
     assert {**record, **found} == record

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from tutelage.config.sharing import READ_AT_ONCE
 from tutelage.models import attention
-from tutelage.models.decoder import Decoder
+from tutelage.models.decoder import Decoder, _pieces
 
 FAMILY = {
     "llama": {},
@@ -82,6 +85,44 @@ def test_logits_are_those_of_the_model(name, more, many, monkeypatch):
     for text, logits in zip(*decoded(decoder, more), strict=True):
         with torch.no_grad():
             torch.testing.assert_close(logits, logits_of(model, text), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("tokens", [1, 5, 8, 1000])
+def test_prompts_may_be_read_in_pieces(tokens, monkeypatch):
+    monkeypatch.setitem(READ_AT_ONCE, "cpu", tokens)
+    model = build("llama")
+    decoder = Decoder.of(model)
+    for more in (0, 3):
+        for text, logits in zip(*decoded(decoder, more), strict=True):
+            with torch.no_grad():
+                torch.testing.assert_close(logits, logits_of(model, text), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_piece_is_read_without_the_padding_of_the_others(monkeypatch):
+    monkeypatch.setitem(READ_AT_ONCE, "cpu", 5)
+    decoder = Decoder.of(build("llama"))
+    read = []
+    embed = decoder._embed
+    monkeypatch.setattr(decoder, "_embed", lambda ids: read.append(ids.tolist()) or embed(ids))
+    tokens = torch.tensor([[0, 0, 0, 1, 2], [0, 0, 3, 4, 5], [6, 7, 8, 9, 1]])
+    _, cache = decoder.prefill(tokens, torch.tensor([3, 2, 0]))
+    assert read == [[[0, 1, 2], [3, 4, 5]], [[6, 7, 8, 9, 1]]]
+    # What is multiplied by a weight of zero must be a number.
+    assert all((store[:2, :, :2] == 0.0).all() for store in (*cache.keys, *cache.values))
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=60), st.integers(1, 2000))
+def test_pieces_are_all_rows_and_of_about_the_same_size(lengths, tokens):
+    pieces = _pieces(lengths, tokens)
+    assert [row for piece in pieces for row in range(*piece.indices(len(lengths)))] == [
+        *range(len(lengths))
+    ]
+    sizes = [sum(lengths[piece]) for piece in pieces]
+    assert all(sizes)
+    # The longest row may go to either side of a border.
+    fair = sum(lengths) / max(1, sum(lengths) // tokens)
+    assert max(sizes) < fair + max(lengths)
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -11,6 +11,7 @@ count again what it saves). Of each token, in each block, in numbers of one form
 
 from dataclasses import dataclass
 
+from tutelage.config.sharing import READ_AT_ONCE
 from tutelage.config.training import READ_TOKENS
 from tutelage.pipeline.plan.sizes import ModelSize
 
@@ -131,23 +132,26 @@ def decoder_copy(size: ModelSize, compute: str) -> int:
 
 
 def rollout(
-    size: ModelSize, prompts: int, rows: int, prompt: int, answer: int, compute: str
+    size: ModelSize, prompts: int, rows: int, prompt: int, answer: int, compute: str, kind: str
 ) -> tuple[int, int]:
     """Bytes of the cache at its largest, and of what is computed beside it.
 
     Args:
         size: of the policy.
-        prompts: read together.
+        prompts: of these completions.
         rows: completions decoded side by side.
         prompt: tokens of the longest prompt.
         answer: tokens of the longest completion.
         compute: format of the cache.
+        kind: of the device, cpu or cuda.
     """
     columns = -(-(prompt + answer) // _CACHE_BLOCK) * _CACHE_BLOCK
     # Growing copies the keys of all layers while the values wait, then the values.
     cache = key_value_cache(size, rows, columns, compute) * 3 // 2
-    mask = prompts * prompt * prompt * 6
-    prefill = passing_activations(size, prompts * prompt) + mask
+    passes = max(1, prompts * prompt // READ_AT_ONCE[kind]) if size.fast else 1
+    together = -(-prompts // passes)
+    mask = together * prompt * prompt * 6
+    prefill = passing_activations(size, together * prompt) + mask
     drawing = 5 * FLOAT * rows * size.vocabulary
     return cache, max(prefill, drawing)
 

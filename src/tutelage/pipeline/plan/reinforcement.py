@@ -251,9 +251,8 @@ def _rollout(config: TrainStage, size: ModelSize, at: _Sizes, place: Place) -> P
     if config.lora is None:
         together = place.decoded_together(size.parameters, at.rows, sampling.batch_size)
     prompts = min(at.prompts, max(1, together // sampling.samples_per_prompt))
-    cache, beside = rollout(
-        size, prompts, together, at.prompt, at.answer, config.learner.precision.compute
-    )
+    compute = config.learner.precision.compute
+    cache, beside = rollout(size, prompts, together, at.prompt, at.answer, compute, place.kind)
     return Phase("rollout", {"KV cache": cache, "activations": beside})
 
 

@@ -237,7 +237,7 @@ def _decode(
     together = place.decoded_together(size.parameters, asked, sampling.batch_size)
     shares = place.shares(size.parameters, asked) * rows / asked
     read = max(1, together // sampling.samples_per_prompt)
-    cache, beside = rollout(size, read, together, prompt, answer, _COMPUTE)
+    cache, beside = rollout(size, read, together, prompt, answer, _COMPUTE, place.kind)
     lengths = tokens_of(data, size.vocabulary, prompt, answer)
     return _Decoded(
         phase=Phase("rollout", {"KV cache": cache, "activations": beside}),

@@ -1,10 +1,13 @@
 """The counts against what torch really keeps."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from tutelage.config import OptimizerConfig
+from tutelage.config.sharing import READ_AT_ONCE
 from tutelage.distributed import cores_for
 from tutelage.models import Policy
 from tutelage.models.causal import Backbone
@@ -19,7 +22,9 @@ from tutelage.pipeline.plan.memory import (
     decoder_copy,
     kept_activations,
     key_value_cache,
+    passing_activations,
     reading_logits,
+    rollout,
     update_peak,
 )
 from tutelage.pipeline.plan.parts import Place
@@ -123,6 +128,21 @@ def test_cache_is_as_large_as_the_decoders(model_and_size, compute):
         _, cache = decoder.prefill(torch.randint(0, 64, (3, 17)), torch.tensor([0, 2, 5]))
     held = sum(store.nbytes for store in (*cache.keys, *cache.values))
     assert key_value_cache(size, 3, 17, compute) == held
+
+
+def test_prompts_are_read_in_as_many_passes_as_the_decoder_takes(model_and_size, monkeypatch):
+    monkeypatch.setitem(READ_AT_ONCE, "cpu", 64)
+    model, size = model_and_size()
+    decoder = Decoder.of(model)
+    assert decoder is not None
+    read, embed = [], decoder._embed
+    monkeypatch.setattr(decoder, "_embed", lambda ids: read.append(ids.numel()) or embed(ids))
+    with torch.no_grad():
+        decoder.prefill(torch.zeros(31, 10, dtype=torch.long), torch.zeros(31, dtype=torch.long))
+    assert sum(read) == 310
+    _, beside = rollout(replace(size, vocabulary=1), 31, 31, 10, 5, "float32", "cpu")
+    mask = max(read) * 10 * 6
+    assert beside == passing_activations(size, max(read)) + mask
 
 
 def test_decoder_copies_every_matrix_and_the_head(model_and_size):
