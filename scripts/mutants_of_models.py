@@ -8,9 +8,11 @@ from mutant import Mutant
 __all__ = ["MUTANTS"]
 
 _ATTENTION = "src/tutelage/models/attention.py"
+_DECODER = "src/tutelage/models/decoder.py"
 _PRODUCTS = "src/tutelage/models/products.py"
 _LEARNER = "src/tutelage/trainers/learner.py"
 _OF_ATTENTION = ("tests/unit/models/test_attention.py",)
+_OF_DECODER = ("tests/unit/models/test_decoder.py",)
 _OF_PRODUCTS = ("tests/unit/models/test_products.py",)
 
 MUTANTS = (
@@ -45,6 +47,22 @@ MUTANTS = (
         "mask.repeat(query.shape[1], 1, 1, 1).flatten(0, 1)",
         "Where many rows are decoded, each gets another row's mask.",
         _OF_ATTENTION,
+    ),
+    Mutant(
+        "piece-counts-its-padding",
+        _DECODER,
+        "tokens, start = tokens[:, first:], start - first",
+        "tokens = tokens[:, first:]",
+        "A piece of prompts that lacks others' padding takes its own tokens for padding.",
+        _OF_DECODER,
+    ),
+    Mutant(
+        "piece-written-in-front",
+        _DECODER,
+        "cache.keys[number][place, :, first:] = key",
+        "cache.keys[number][place, :, : key.shape[2]] = key",
+        "Keys of short prompts lie where their padding was read before.",
+        _OF_DECODER,
     ),
     Mutant(
         "gradient-in-another-order",
