@@ -51,8 +51,8 @@ MUTANTS = (
     Mutant(
         "piece-counts-its-padding",
         _DECODER,
-        "tokens, start = tokens[:, first:], start - first",
-        "tokens = tokens[:, first:]",
+        "cache.start[place] - first",
+        "cache.start[place]",
         "A piece of prompts that lacks others' padding takes its own tokens for padding.",
         _OF_DECODER,
     ),

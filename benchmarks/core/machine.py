@@ -39,13 +39,13 @@ def cpu_seconds() -> float | None:
     return used / os.sysconf("SC_CLK_TCK")
 
 
-def memory_of_process(key: str) -> float:
-    """Bytes of this process as Linux names them: `VmRSS` is resident now, `VmHWM` the most so far.
+def memory_of_process(key: str, process: int | str = "self") -> float:
+    """Bytes of a process as Linux names them: `VmRSS` is resident now, `VmHWM` the most so far.
 
     Raises:
         ValueError: the kernel has no such line.
     """
-    for line in Path("/proc/self/status").read_text("utf-8").splitlines():
+    for line in Path(f"/proc/{process}/status").read_text("utf-8").splitlines():
         if line.startswith(key):
             return float(line.split()[1]) * 1024
     raise ValueError(f"the kernel does not tell {key}")

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,14 +19,27 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 class SideFailed(Exception):
-    """A side broke; the message holds its traceback or the end of its log."""
+    """A side broke; the message is a line that may be stored."""
+
+    def __init__(self, reason: str, log: str = "") -> None:
+        """`log` is a traceback or the end of a log: it names this machine's folders."""
+        super().__init__(reason)
+        self.log = log
 
 
 class SideProcess:
     """Runs one side's workload in its environment; use as a context manager."""
 
-    def __init__(self, side: Side, python: Path, log: Path, *, threads: int) -> None:
-        """Starts the process; nothing heavy is imported yet."""
+    def __init__(
+        self,
+        side: Side,
+        python: Path,
+        log: Path,
+        *,
+        threads: int,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Starts the process, with these variables besides; nothing heavy is imported yet."""
         self.side = side
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +48,7 @@ class SideProcess:
             self._process = subprocess.Popen(
                 [str(python), "-m", "benchmarks.core.worker"],
                 cwd=ROOT,
-                env=_environment(threads),
+                env=_environment(threads) | dict(environment or {}),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -63,6 +77,11 @@ class SideProcess:
         assert self._process.stdout is not None
         self._process.stdout.close()
 
+    @property
+    def number(self) -> int:
+        """By which the system knows the process."""
+        return self._process.pid
+
     def prepare(self) -> dict[str, str]:
         """Builds and warms up; returns versions. Raises NotAvailable."""
         answer = self._ask(
@@ -90,12 +109,13 @@ class SideProcess:
         if not line:
             code = self._process.wait()
             end = "\n".join(self.log.read_text("utf-8", "replace").splitlines()[-20:])
-            raise SideFailed(f"{self.side.name} {_ending(code)}; its log ends:\n{end}")
+            raise SideFailed(f"{self.side.name} {_ending(code)}", end)
         answer = json.loads(line)
         if "not_available" in answer:
             raise NotAvailable(answer["not_available"])
         if "error" in answer:
-            raise SideFailed(f"{self.side.name} failed:\n{answer['error']}")
+            error = answer["error"].rstrip()
+            raise SideFailed(f"{self.side.name} failed: {error.splitlines()[-1]}", error)
         return answer["ok"]
 
 

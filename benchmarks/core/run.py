@@ -82,6 +82,7 @@ def run_row(
         if record["status"] == "ok" and row.work is not None:
             record["limit"] = _limit(row, record["sides"], open_side)
     except SideFailed as failure:
+        notify(failure.log)
         record |= {"status": "failed", "reason": str(failure), "ratios": []}
     record["load_after"] = machine.load()
     record["took_s"] = round(time.perf_counter() - started, 1)

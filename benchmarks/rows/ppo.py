@@ -6,8 +6,8 @@ four epochs over one minibatch.
     ours   one step of `ppo` with `LocalEngine`, a reward model on text, separate critic
     peer   one batch of `PPOTrainer.train` of the last TRL that has it: its defaults (autocast to
            bfloat16, micro-batches of 8, chunks of 64), and tuned: float32 or autocast,
-           micro-batches of 32, one chunk; of 135M on a CPU micro-batches of 16, which take 140 s
-           and 15 GiB where those of 8 take 147 s and 10, and those of 32 152 s and 21
+           micro-batches of 32, one chunk; of 135M on a CPU micro-batches of 16, since with 32 it
+           ran out of 24 GiB beside ours (benchmarks/results/C6b.json, f0ec825)
 
 The algorithm is the same: clips, coefficients, lambda, temperature, AdamW and its rate are TRL's
 defaults on both sides. C6 shares one trunk between policy and critic, and C6f freezes its lowest

@@ -38,8 +38,8 @@ GRADIENT_LIMITS = {"float32": 1e-5, "bfloat16": 2e-2}
 """Or, in bfloat16, nearly as far as the plain formulas are away in that format, where that is
 more."""
 ROUNDING_MARGIN = 1.25
-"""On the same rows, transformers' own two kinds of attention are up to this far apart in how far
-they are away, in the few weights of a value head: `python -m benchmarks.rounding`."""
+"""On the same rows, one of transformers' own two kinds of attention is up to 1.22 times as far away
+as the other, in the few weights of a value head: `python -m benchmarks.rounding`."""
 LOSS_LIMIT = 1e-5
 STEP_LIMIT = 1e-3
 """Some weights are rounded the other way; a norm's, near 1, are 2 % of a step of 3e-6 apart."""

@@ -196,8 +196,10 @@ class Decoder:
         cache = self._empty_cache(start, tokens.shape[1])
         lengths = (tokens.shape[1] - start).tolist()
         at_once = READ_AT_ONCE.get(tokens.device.type, READ_AT_ONCE["cuda"])
-        pieces = _pieces(lengths, at_once)
-        logits = [self._read_piece(tokens[rows], start[rows], rows, cache) for rows in pieces]
+        logits = [
+            self._read_piece(tokens, lengths[rows], rows, cache)
+            for rows in _pieces(lengths, at_once)
+        ]
         return torch.cat(logits), cache
 
     def _empty_cache(self, start: Tensor, columns: int) -> ColumnCache:
@@ -210,18 +212,21 @@ class Decoder:
         return ColumnCache(keys, values, start, columns)
 
     def _read_piece(
-        self, tokens: Tensor, start: Tensor, place: slice, cache: ColumnCache
+        self, tokens: Tensor, lengths: Sequence[int], place: slice, cache: ColumnCache
     ) -> Float[Tensor, "rows vocabulary"]:
-        """Reads some of the rows, without the columns in front that are padding in all of them."""
-        first = int(start.min())
-        tokens, start = tokens[:, first:], start - first
-        rows, time = tokens.shape
+        """Reads some of the rows, without the columns in front that are padding in all of them.
+
+        `lengths` are these rows' own: to ask the device for them would wait for it at each piece.
+        """
+        rows, time = len(lengths), max(lengths)
+        first = tokens.shape[1] - time
+        tokens, start = tokens[place, first:], cache.start[place] - first
         columns = torch.arange(time, device=tokens.device)
         own = columns[None, None, :] >= start[:, None, None]
         sees = (columns[None, None, :] <= columns[None, :, None]) & own
         # Padding sees itself: a row of nothing but -inf would turn into NaN and spread.
         sees = sees | torch.eye(time, dtype=torch.bool, device=tokens.device)
-        mask = None if bool((start == 0).all()) else self._additive(sees[:, None])
+        mask = None if min(lengths) == time else self._additive(sees[:, None])
         x = self._embed(tokens)
         rotation = self._rotation(x, (columns[None] - start[:, None]).clamp(min=0))
         for number, layer in enumerate(self._layers):
@@ -325,7 +330,7 @@ class Decoder:
 
 
 def _pieces(lengths: Sequence[int], tokens: int) -> list[slice]:
-    """Consecutive rows, of about the same number of tokens in each piece: `tokens` or more."""
+    """Consecutive rows, of about as many tokens in each piece: `tokens` or more, if there are."""
     total = sum(lengths)
     count = max(1, total // tokens)
     piece_of = [(behind - 1) * count // total for behind in accumulate(lengths)]

@@ -216,7 +216,8 @@ def _product_of_columns(a: Tensor, b: Tensor) -> Tensor:
     """a^T b; as (b^T a)^T where a wide result is so much faster that it pays to turn it over."""
     if a.dtype is not torch.float32:
         return a.t() @ b
-    if 2 * b.shape[1] <= min(len(a), 2 * _NARROW) and b.shape[1] < a.shape[1]:
+    rows, width = b.shape
+    if width < a.shape[1] and width <= _NARROW and rows >= 2 * width:
         # In the order of the weight: the fused AdamW reads a gradient as if it were.
         return kernel(b.t(), a.t()).t().contiguous()
     return kernel(a.t(), b.t())

@@ -138,7 +138,7 @@ def rollout(
 
     Args:
         size: of the policy.
-        prompts: of these completions.
+        prompts: read for the completions in `rows`.
         rows: completions decoded side by side.
         prompt: tokens of the longest prompt.
         answer: tokens of the longest completion.
