@@ -5,6 +5,8 @@ had a turn.
 
     short rows  1,024 tokens in rows of each length, forward and backward, queries and keys in
                 float32 and values in bfloat16, as autocast passes them on
+    prompts     1,024 tokens in rows of each length in bfloat16, forward alone; those of more than
+                64 are left to the kernel
     new tokens  one token of each of some rows, keys and values of 128 tokens out of stores that
                 have room for more, of 30 layers in turn; fewer than 64 key heads of all rows are
                 left to the kernel, and come out near 1
@@ -20,9 +22,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tutelage.models.attention import LONGEST, new_token_attention, short_row_attention
+from tutelage.models.attention import (
+    LONGEST,
+    new_token_attention,
+    prompt_attention,
+    short_row_attention,
+)
 
 _LENGTHS = (32, 64, 100, LONGEST, 160, 200, 256, 512)
+_PROMPTS = (16, 32, 64, 128)
 _ROWS = (8, 32, 64, 128)
 _TOKENS, _HEADS, _KEY_HEADS, _SIZE = 1024, 9, 3, 64
 _LAYERS, _COLUMNS, _ROOM = 30, 128, 32
@@ -42,6 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
     print("times faster than the fused kernel (smallest to largest of the rounds)")
     for length in _LENGTHS:
         _report(f"rows of {length}", _short_rows(length, chosen.rounds))
+    for length in _PROMPTS:
+        _report(f"prompts of {length}, bfloat16", _prompts(length, chosen.rounds))
     for rows in _ROWS:
         for dtype in (torch.bfloat16, torch.float32):
             name = f"new tokens of {rows} rows, {str(dtype).removeprefix('torch.')}"
@@ -80,6 +90,28 @@ def _fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return functional.scaled_dot_product_attention(
         query.bfloat16(), key.bfloat16(), value, is_causal=True, enable_gqa=True
     )
+
+
+@torch.no_grad()
+def _prompts(length: int, rounds: int) -> list[float]:
+    random = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(_TOKENS // length, length, heads, _SIZE, generator=random)
+        .bfloat16()
+        .transpose(1, 2)
+        for heads in (_HEADS, _KEY_HEADS, _KEY_HEADS)
+    )
+
+    def seconds(way: Callable[..., Tensor]) -> float:
+        began = time.perf_counter()
+        for _ in range(_LAYERS):
+            way(query, key, value)
+        return time.perf_counter() - began
+
+    def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return prompt_attention(query, key, value, None, _SIZE**-0.5)
+
+    return _ratios(lambda: seconds(_fused), lambda: seconds(plain), rounds)
 
 
 @torch.no_grad()

@@ -133,9 +133,25 @@ MUTANTS = (
     Mutant(
         "sampler-reports-raw-logits",
         "src/tutelage/generation/draw.py",
-        "return tokens, shifted.gather(1, tokens[:, None]).squeeze(1) - normaliser",
-        "return tokens, logits.float().log_softmax(-1).gather(1, tokens[:, None]).squeeze(1)",
+        "logprobs = scaled.gather(1, tokens) - highest - sums.sum(-1, keepdim=True).log()",
+        "logprobs = logits.float().log_softmax(-1).gather(1, tokens)",
         "The sampler reports log-probabilities before the temperature, not of what it drew from.",
+        ("tests/unit/generation/test_draw.py",),
+    ),
+    Mutant(
+        "last-token-fills-its-block",
+        "src/tutelage/generation/draw.py",
+        " * (columns <= last)",
+        "",
+        "The last token of a large vocabulary is drawn as if it stood there again and again.",
+        ("tests/unit/generation/test_draw.py",),
+    ),
+    Mutant(
+        "same-number-for-block-and-entry",
+        "src/tutelage/generation/draw.py",
+        "_search(held, rest)[0]",
+        "_search(held, uniform)[0]",
+        "Of a large vocabulary, early blocks have their early tokens drawn, late ones their last.",
         ("tests/unit/generation/test_draw.py",),
     ),
     Mutant(

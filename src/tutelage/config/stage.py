@@ -20,3 +20,7 @@ class StageSection(Section):
     def references(self) -> Iterator[str]:
         """What the stage reads, in the order of its fields."""
         yield from ()
+
+    def files(self) -> Iterator[tuple[str, str]]:
+        """Files of the user's own that say what the stage does: the key that names each, and it."""
+        yield from ()

@@ -1,7 +1,11 @@
-"""Draws tokens, and says how probable they were, in one pass over the logits.
+"""Draws tokens, and says how probable they were, in few passes over the logits.
 
 One uniform number per row and the inverse of the cumulative distribution: `torch.multinomial`
-draws one number per entry of the vocabulary instead.
+draws one number per entry of the vocabulary instead. A large vocabulary is searched in two steps,
+so that nothing is added up entry by entry but what one block holds:
+
+    weights  | block 0 | block 1 | ... | block n |      the block in which u * sum lies,
+                  sum       sum           sum           then the entry in that block
 """
 
 import torch
@@ -9,6 +13,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 __all__ = ["draw"]
+
+_BLOCK = 2048
+"""Entries that are searched at once; a smaller vocabulary is a single block."""
+_BELOW_ONE = 1.0 - 2.0**-24
+"""The largest float32 below 1."""
 
 
 def draw(
@@ -21,18 +30,52 @@ def draw(
     scaled = logits.float()
     if temperature not in (0.0, 1.0):
         scaled = scaled / temperature
-    shifted = scaled - scaled.amax(-1, keepdim=True)
-    weights = shifted.exp()
+    highest = scaled.amax(-1, keepdim=True)
+    weights = (scaled - highest).exp_()
+    sums = _sums_of_blocks(weights)
     if temperature == 0.0:
-        tokens = scaled.argmax(-1)
+        tokens = scaled.argmax(-1, keepdim=True)
     else:
-        cumulative = weights.cumsum(-1)
         uniform = torch.rand(
             len(logits), 1, generator=generator, device=logits.device, dtype=torch.float32
         )
-        # The last entry is the sum as rounded: scaling by it keeps every draw inside.
-        position = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
-        tokens = position.squeeze(1).clamp(max=logits.shape[1] - 1)
-    # A sum adds up pairwise; the end of a running sum would be off in the fourth digit.
-    normaliser = weights.sum(-1).log()
-    return tokens, shifted.gather(1, tokens[:, None]).squeeze(1) - normaliser
+        tokens = _entry(weights, sums, uniform)
+    # Sums add up pairwise; the end of a running sum would be off in the fourth digit.
+    logprobs = scaled.gather(1, tokens) - highest - sums.sum(-1, keepdim=True).log()
+    return tokens.squeeze(1), logprobs.squeeze(1)
+
+
+def _sums_of_blocks(weights: Float[Tensor, "batch vocabulary"]) -> Float[Tensor, "batch blocks"]:
+    whole = weights.shape[1] // _BLOCK * _BLOCK
+    sums = weights[:, :whole].unflatten(1, (-1, _BLOCK)).sum(-1) if whole else weights[:, :0]
+    if whole == weights.shape[1]:
+        return sums
+    return torch.cat((sums, weights[:, whole:].sum(-1, keepdim=True)), 1)
+
+
+def _entry(
+    weights: Float[Tensor, "batch vocabulary"],
+    sums: Float[Tensor, "batch blocks"],
+    uniform: Float[Tensor, "batch 1"],
+) -> Int[Tensor, "batch 1"]:
+    """The first entry up to which the weights add up to more than `uniform` of all."""
+    if sums.shape[1] == 1:
+        return _search(weights, uniform)[0]
+    block, rest = _search(sums, uniform)
+    columns = block * _BLOCK + torch.arange(_BLOCK, device=weights.device)
+    last = weights.shape[1] - 1
+    held = weights.gather(1, columns.clamp(max=last)) * (columns <= last)
+    return columns.gather(1, _search(held, rest)[0])
+
+
+def _search(
+    weights: Float[Tensor, "batch entries"], uniform: Float[Tensor, "batch 1"]
+) -> tuple[Int[Tensor, "batch 1"], Float[Tensor, "batch 1"]]:
+    """That entry, and how far into it, as a share of its weight below 1."""
+    cumulative = weights.cumsum(-1)
+    # The last entry is the sum as rounded: scaling by it keeps every draw inside.
+    target = uniform * cumulative[:, -1:]
+    entry = torch.searchsorted(cumulative, target, right=True).clamp_(max=weights.shape[1] - 1)
+    before = cumulative.gather(1, entry) - weights.gather(1, entry)
+    rest = (target - before) / weights.gather(1, entry)
+    return entry, rest.clamp(0.0, _BELOW_ONE)

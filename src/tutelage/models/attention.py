@@ -1,8 +1,8 @@
 """Attention on a CPU where plain operations are faster than torch's fused kernel.
 
 That kernel is written for long rows of many queries. Plain operations with a float32 softmax are
-faster for rows of up to 128 tokens under autocast, and for the one new token of many rows in
-decoding (`python -m benchmarks.attention`).
+faster for rows of up to 128 tokens under autocast, for prompts of up to 64 in bfloat16, and for the
+one new token of many rows in decoding (`python -m benchmarks.attention`).
 """
 
 from typing import Any, cast
@@ -15,10 +15,20 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-__all__ = ["LONGEST", "MANY", "attend_short_rows", "new_token_attention", "short_row_attention"]
+__all__ = [
+    "LONGEST",
+    "LONGEST_PROMPT",
+    "MANY",
+    "attend_short_rows",
+    "new_token_attention",
+    "prompt_attention",
+    "short_row_attention",
+]
 
 LONGEST = 128
 """Longest row for which plain operations are the faster way."""
+LONGEST_PROMPT = 64
+"""Longest prompt for which they are in bfloat16, without a backward pass."""
 MANY = 64
 """Key heads of all rows from which plain operations decode faster."""
 _NAME = "tutelage_short_rows"
@@ -33,6 +43,42 @@ def attend_short_rows(model: PreTrainedModel) -> None:
     """
     if model.config._attn_implementation == "sdpa" and model._can_set_attn_implementation():
         model.set_attn_implementation(_NAME)
+
+
+def prompt_attention(
+    query: Float[Tensor, "rows heads time size"],
+    key: Float[Tensor, "rows key_heads time size"],
+    value: Float[Tensor, "rows key_heads time size"],
+    mask: Float[Tensor, "rows 1 time time"] | None,
+    scale: float,
+) -> Float[Tensor, "rows heads time size"]:
+    """softmax(scale q k^T + mask) v of prompts side by side.
+
+    Args:
+        query: of all tokens.
+        key, value: of the same tokens; each key head serves as many consecutive heads.
+        mask: added to the scores; None where a token sees itself and all before it.
+        scale: of the scores before the softmax.
+    """
+    rows, heads, time, size = query.shape
+    short = query.device.type == "cpu" and time <= LONGEST_PROMPT
+    if not short or query.dtype is not torch.bfloat16:
+        return functional.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=scale,
+            enable_gqa=heads != key.shape[1],
+        )
+    unseen = torch.full((time, time), -torch.inf).triu_(1) if mask is None else mask
+    # Heads that share keys lie below one another in one product.
+    queries, keys = (x.float().reshape(rows * key.shape[1], -1, size) for x in (query, key))
+    scores = torch.bmm(queries, keys.transpose(1, 2)).view(rows, heads, time, time)
+    weights = torch.softmax(scores.mul_(scale).add_(unseen), -1).to(value.dtype)
+    weights = weights.view(len(keys), -1, time)
+    return torch.bmm(weights, value.reshape(keys.shape)).view(query.shape)
 
 
 def new_token_attention(

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 from tutelage.config.sharing import READ_AT_ONCE
 from tutelage.models.adapters import effective_weight
-from tutelage.models.attention import new_token_attention
+from tutelage.models.attention import new_token_attention, prompt_attention
 from tutelage.models.causal import base_model
 from tutelage.models.products import multiply, packed
 
@@ -233,15 +233,7 @@ class Decoder:
             query, key, value = self._project(layer, x, rotation)
             cache.keys[number][place, :, first:] = key
             cache.values[number][place, :, first:] = value
-            attended = functional.scaled_dot_product_attention(
-                query,
-                key,
-                value,
-                attn_mask=mask,
-                is_causal=mask is None,
-                scale=self._scale,
-                enable_gqa=self._heads != self._kv_heads,
-            )
+            attended = prompt_attention(query, key, value, mask, self._scale)
             x = self._finish(layer, x, attended.transpose(1, 2).reshape(rows, time, -1))
         return self._logits(x[:, -1])
 

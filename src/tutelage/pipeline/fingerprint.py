@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from tutelage.config import EvaluateStage, Section, Stage, TrainStage
+from tutelage.config import Section, Stage
 from tutelage.errors import DataError
 from tutelage.feedback.location import is_store
 from tutelage.feedback.store import PreferenceStore
@@ -52,7 +52,7 @@ def describe_stage(stage: Stage, seed: int, references: References) -> StageInfo
         CheckpointError: a finished stage it reads is damaged.
     """
     inputs = {name: _input(name, references) for name in dict.fromkeys(stage.references())}
-    inputs |= _functions(stage)
+    inputs |= _files(stage)
     return _identified(StageInfo(stage.kind, stage.to_json(), "", inputs, seed))
 
 
@@ -158,9 +158,7 @@ def _path_fingerprint(path: Path) -> str:
     return f"hub:{path}"
 
 
-def _functions(stage: Section) -> dict[str, str]:
-    if not isinstance(stage, TrainStage | EvaluateStage):
-        return {}
+def _files(stage: Stage) -> dict[str, str]:
     files = {path: key for key, path in stage.files()}
     for file, key in files.items():
         if not Path(file).is_file():

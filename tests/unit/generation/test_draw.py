@@ -5,7 +5,7 @@ import torch
 
 from tutelage.generation.draw import draw
 
-CHI_SQUARE_999 = {3: 16.27, 7: 24.32}
+CHI_SQUARE_999 = {1: 10.83, 2: 13.82, 3: 16.27, 4: 18.47, 5: 20.52, 7: 24.32}
 """99.9 % quantiles by degrees of freedom."""
 
 
@@ -37,6 +37,31 @@ def test_impossible_tokens_are_never_drawn():
     tokens, logprobs = draw(logits.expand(200_000, 8), 1.0, generator())
     assert chi_square(tokens, logits.softmax(0)) < CHI_SQUARE_999[3]
     assert logprobs.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [2048, 2049, 4096, 5000])
+def test_vocabularies_of_several_blocks_are_drawn_from_as_a_whole(size):
+    """Possible tokens are the first and the last of blocks; all others have no weight."""
+    possible = torch.tensor([0, 2047, 2048, 4095, 4096, size - 1]).clamp(max=size - 1).unique()
+    weights = torch.arange(1.0, len(possible) + 1)
+    logits = torch.full((size,), -torch.inf).index_put((possible,), weights.log())
+    tokens, logprobs = draw(logits.expand(20_000, size), 1.0, generator())
+    place = torch.searchsorted(possible, tokens)
+    assert possible[place].equal(tokens)
+    expected = weights / weights.sum()
+    assert chi_square(place, expected) < CHI_SQUARE_999[len(possible) - 1]
+    torch.testing.assert_close(logprobs, expected.log()[place], rtol=0, atol=2e-6)
+
+
+def test_entries_of_a_large_vocabulary_are_drawn_in_proportion():
+    """49,152 entries in 8 bins that are no blocks; a token's own probability is in its log."""
+    size = 49_152
+    logits = torch.randn(size, generator=generator()) * 2
+    tokens, logprobs = draw(logits.expand(500, size).repeat(40, 1), 1.0, generator())
+    bins = torch.arange(size) % 8
+    expected = torch.zeros(8).index_add(0, bins, logits.softmax(0))
+    assert chi_square(bins[tokens], expected) < CHI_SQUARE_999[7]
+    torch.testing.assert_close(logprobs, logits.log_softmax(0)[tokens], rtol=0, atol=4e-6)
 
 
 def test_every_row_draws_from_its_own_distribution():

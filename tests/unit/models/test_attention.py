@@ -9,9 +9,11 @@ import torch
 from tutelage.models import Policy, attention, save_model
 from tutelage.models.attention import (
     LONGEST,
+    LONGEST_PROMPT,
     MANY,
     attend_short_rows,
     new_token_attention,
+    prompt_attention,
     short_row_attention,
 )
 
@@ -64,6 +66,30 @@ def test_new_tokens_see_all_columns_but_those_that_a_mask_hides(
     assert found.dtype is dtype
     # Three roundings to bfloat16: of scores, weights and the result.
     assert relative_gap(found, expected) < (1 if dtype is torch.float32 else 3) * rounding
+
+
+@pytest.mark.parametrize("time", [LONGEST_PROMPT, LONGEST_PROMPT + 1])
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float32, 1e-6), (torch.bfloat16, ROUNDING)])
+@pytest.mark.parametrize("padded", [False, True])
+def test_prompts_see_what_stands_before_and_no_padding(time, dtype, rounding, padded, relative_gap):
+    random = torch.Generator().manual_seed(0)
+    # As a decoder has them: `[rows, time, heads, size]` seen from another side.
+    query, key, value = (
+        torch.randn(3, time, heads, 16, generator=random).to(dtype).transpose(1, 2)
+        for heads in (6, 2, 2)
+    )
+    seen = torch.ones(time, time, dtype=torch.bool).tril().repeat(3, 1, 1, 1)
+    if padded:
+        seen[1, :, :, :5] = torch.eye(time, dtype=torch.bool)[:, :5]
+    mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(dtype).min)
+    found = prompt_attention(query, key, value, mask.to(dtype) if padded else None, 0.7)
+    keys, values = (x.double().repeat_interleave(3, 1) for x in (key, value))
+    scores = 0.7 * query.double() @ keys.transpose(2, 3) + mask.double()
+    expected = torch.softmax(scores, -1) @ values
+    assert found.shape == query.shape
+    assert found.dtype is dtype
+    # Two roundings to bfloat16: of weights and the result.
+    assert relative_gap(found, expected) < (1 if dtype is torch.float32 else 2) * rounding
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tutelage.config import RewardStage, SFTStage, TrainStage
+from tutelage.config import EvaluateStage, LabelStage, RewardStage, SFTStage, TrainStage
 from tutelage.errors import CheckpointError, DataError
 from tutelage.feedback import Event, PreferenceStore
 from tutelage.pipeline import References
@@ -113,6 +113,23 @@ def test_code_of_reward_functions_counts(identity, tmp_path):
     code.unlink()
     with pytest.raises(DataError, match=r"reward\.functions names .*rewards\.py"):
         identity(stage)
+
+
+def labelled(judge):
+    return LabelStage(samples="org/s", feedback="judge", judge=judge)
+
+
+def compared(judge):
+    return EvaluateStage(models={"a": "org/m"}, baseline="a", prompts="org/p", win_rate=judge)
+
+
+@pytest.mark.parametrize("stage", [labelled, compared])
+def test_code_of_judges_counts(identity, tmp_path, stage):
+    code = tmp_path / "judges.py"
+    code.write_text("def prefers_a(): ...")
+    first = identity(stage(f"{code}:prefers_a"))
+    code.write_text("def prefers_a(): return 1")
+    assert identity(stage(f"{code}:prefers_a")) != first
 
 
 def finished(stage, change):
