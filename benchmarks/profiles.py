@@ -17,13 +17,15 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from benchmarks.rows.decode import c1t
+from benchmarks.rows import ROWS
 from benchmarks.rows.overhead import INSIDE
 from benchmarks.rows.ppo import OurPPO, ppo_requests
 from benchmarks.sides.limits import Rates, least_seconds
 from benchmarks.sides.rollouts import OurEngine
 
-_ROWS = {"C1t": "float32", "C5": "float32", "C5b": "bfloat16"}
+_DECODING = {"C1": "bfloat16", "C1t": "float32", "C2": "bfloat16"}
+_UPDATES = {"C5": "float32", "C5b": "bfloat16"}
+_ROWS = {**_DECODING, **_UPDATES}
 _ATTENTION = (
     "aten::_scaled_dot_product",
     "aten::_flash_attention",
@@ -57,7 +59,7 @@ def _table(name: str, dtype: str, quick: bool) -> list[str]:
 
     torch.set_num_threads(1)
     rates = Rates(dtype).run()
-    ours = _decoding(quick) if name == "C1t" else _updating(name, dtype, quick)
+    ours = _decoding(name, quick) if name in _DECODING else _updating(name, dtype, quick)
     ours.run()
     began = time.process_time()
     ours.run()
@@ -68,8 +70,8 @@ def _table(name: str, dtype: str, quick: bool) -> list[str]:
         f"{name}, {dtype}, one core: {seconds:.2f} CPU seconds, {total:.2f} under the profiler",
         *(f"  {kind:9}  {part / total:5.0%}  {part:6.2f} s" for kind, part in spent.items()),
     ]
-    if name == "C1t":
-        work = c1t(quick).work
+    if name in _DECODING:
+        work = ROWS[name](quick).work
         assert work is not None, "its limit is known"
         least = least_seconds(**work, dtype=dtype, rates=rates)
         return [*lines, f"  bytes and products: {least:.2f} s at least, {least / seconds:.0%}"]
@@ -82,8 +84,8 @@ def _table(name: str, dtype: str, quick: bool) -> list[str]:
     ]
 
 
-def _decoding(quick: bool) -> OurEngine:
-    engine = OurEngine(**next(side.options for side in c1t(quick).sides if side.ours))
+def _decoding(name: str, quick: bool) -> OurEngine:
+    engine = OurEngine(**next(side.options for side in ROWS[name](quick).sides if side.ours))
     engine.prepare()
     return engine
 

@@ -22,8 +22,8 @@ __all__ = ["guard_command"]
 _DOC = """\
 Shows the probes of a finished training with a guard, and which monitors ring in them.
 
-With options it shows what would have rung with other settings; the training itself stays what it
-was.
+With options it shows what would have rung with other settings, and which step's policy would
+have been kept by the first alarm that stops or rolls back; the training itself stays what it was.
 
 Example: tutelage guard runs/gates/stages/guarded --monitors.length-limit 3
 
@@ -59,7 +59,8 @@ def guard_command() -> Callable[..., None]:
             watched = watched.with_prompts(prompts)
         found = watched.findings()
         if as_json:
-            print(json.dumps(null_non_finite(_rows(watched.history, found)), indent=2))
+            rows = _rows(watched.history, found, watched.kept_step())
+            print(json.dumps(null_non_finite(rows), indent=2))
             return
         console = open_console()
         console.print(_table(watched.history, found))
@@ -67,6 +68,11 @@ def guard_command() -> Callable[..., None]:
             for finding in findings:
                 line = f"{finding.monitor} after step {now.step}: {finding.sentence}"
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
+        kept = watched.kept_step()
+        if kept is not None:
+            console.print(
+                f"The first alarm that stops or rolls back keeps the policy of step {kept}"
+            )
 
     return with_options(guard, options, _DOC)
 
@@ -85,12 +91,13 @@ def _table(history: "Sequence[Measurement]", found: "Sequence[Sequence[Finding]]
 
 
 def _rows(
-    history: "Sequence[Measurement]", found: "Sequence[Sequence[Finding]]"
+    history: "Sequence[Measurement]", found: "Sequence[Sequence[Finding]]", kept: int | None
 ) -> list[dict[str, Any]]:
     return [
         {
             "step": now.step,
             "undone": now.undone,
+            "kept": now.step == kept,
             "means": {name: now.mean(name) for name in now.columns},
             "findings": [asdict(finding) for finding in findings],
         }

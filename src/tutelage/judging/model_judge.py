@@ -39,6 +39,8 @@ OVER_BUDGET = "budget"
 """Why there is no answer; else what went wrong."""
 _DIGITS = 8
 """Of the instructions' hash, in the name of the annotator."""
+_TELLING = 20
+"""Questions after which samples that never differ are told of."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,8 @@ class ModelJudge:
         """Says who is asked, by what, and how."""
         self.asker, self.rubric, self.settings = asker, rubric, settings or JudgeSettings()
         self.counts: Counter[str] = Counter()
-        """questions, and those among them that were unreadable."""
+        """questions, and those among them that were unreadable; those that were sampled, and those
+        among them whose samples differ."""
         self._samples = self.settings.probabilities == "samples"
         self._thread = AskerThread(asker, "judge")
 
@@ -304,6 +307,8 @@ class ModelJudge:
         except GivenUpError as error:
             return _Reading(None, failure=str(error))
         self.counts["questions"] += 1
+        if len(replies) > 1:
+            self._count_samples(replies)
         if len(replies) == 1 and replies[0].tokens is not None:
             read = distribution(replies[0], question.labels, self.settings.min_mass)
         else:
@@ -363,6 +368,17 @@ class ModelJudge:
                 "samples"
             )
         self._samples = True
+
+    def _count_samples(self, replies: Sequence[ModelReply]) -> None:
+        """Tells where samples never differ: their shares then look certain of everything."""
+        self.counts["sampled"] += 1
+        self.counts["differing"] += len({reply.text.strip() for reply in replies}) > 1
+        if self.counts["sampled"] == _TELLING and not self.counts["differing"]:
+            self.asker.notify(
+                f"judge {self.asker.model.name} gave {len(replies)} equal samples of each of "
+                f"{_TELLING} questions: where its server ignores the temperature, which some do "
+                "unless the model's own settings say that it samples, they say no more than one"
+            )
 
     def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
         return self._thread.run(work)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from tutelage.config.load import build_section
 from tutelage.config.overrides import write_value
 from tutelage.data.jsonl import read_jsonl
 from tutelage.errors import ConfigError, DataError
-from tutelage.safety.guard import Finding, Measurement, replay
+from tutelage.safety.guard import Finding, Guard, Measurement, replay
 from tutelage.tracking.manifest import load_manifest
 from tutelage.tracking.reader import read_json
 
@@ -61,6 +61,17 @@ class Watched:
     def findings(self) -> list[list[Finding]]:
         """What rings in each probe; the training is not changed by it."""
         return replay(self.history, self.config, self.looks)
+
+    def kept_step(self) -> int | None:
+        """The step whose policy the first alarm that stops or rolls back keeps; None without one.
+
+        That is the best probe's by the signals, or without signals the one of the alarm itself.
+        """
+        guard = Guard(self.config, self.looks)
+        for now in self.history:
+            if guard.judge(replace(now, undone=False)).action in ("stop", "roll_back"):
+                return now.step if guard.best_step is None else guard.best_step
+        return None
 
 
 def read_watched(stage: Path) -> Watched:

@@ -69,6 +69,24 @@ def test_other_settings_ring_otherwise(capsys, stage):
     assert budget[2] == ["kl_budget"]
 
 
+def kept(capsys, *command: str) -> list[int]:
+    """The steps of which it is said that their policy is kept."""
+    assert main(["guard", *command, "--json"]) == 0
+    return [row["step"] for row in json.loads(capsys.readouterr().out) if row["kept"]]
+
+
+def test_the_policy_that_is_kept_is_told(capsys, stage):
+    """The signal is best at step 2 and has fallen at step 4, where divergence rolls back."""
+    assert main(["guard", str(stage)]) == 0
+    assert "rolls back keeps the policy of step 2" in capsys.readouterr().out
+    warn = ["--monitors.divergence", "warn"]
+    assert kept(capsys, str(stage), *warn) == []
+    assert kept(capsys, str(stage), *warn, "--monitors.decoupling", "stop") == [2]
+    # An alarm that acts at step 2 keeps what was best before it.
+    budget = ["--monitors.kl-budget-limit", "0.9"]
+    assert kept(capsys, str(stage), *budget) == [0]
+
+
 def test_fewer_prompts_say_less(capsys, stage):
     assert found(capsys, str(stage), "--prompts", "8")[4] == []
     assert main(["guard", str(stage), "--prompts", "65"]) == 2

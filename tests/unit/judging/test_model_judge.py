@@ -141,6 +141,22 @@ def test_without_log_probabilities_samples_are_counted(judge_of):
     assert sorted(body["seed"] for body in drawn) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
 
+@pytest.mark.parametrize(("certain", "told"), [(True, 1), (False, 0)])
+def test_samples_that_never_differ_are_told_once(judge_of, certain, told):
+    """20 questions are told of; the last one's samples differ, or do not."""
+
+    def draw(body):
+        last = "pair 9" in body["messages"][-1]["content"]
+        return Spoken("B" if last and body["seed"] and not certain else "A")
+
+    with FakeEndpoint(draw, logprobs=False) as endpoint:
+        judge = judge_of(endpoint, samples=3, concurrency=1, probabilities="samples")
+        notes = []
+        judge.asker.notify = notes.append
+        judge.judge([pair(f"pair {i}", "y") for i in range(15 if certain else 10)])
+    assert len([note for note in notes if "3 equal samples of each of 20" in note]) == told
+
+
 def test_endpoint_that_refuses_log_probabilities_is_sampled(judge_of):
     refusal = Failure(400, b'{"error": {"message": "logprobs is not supported"}}')
     with FakeEndpoint(prefers(worth)) as endpoint:
