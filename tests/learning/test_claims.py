@@ -6,10 +6,12 @@ The thresholds stand in gates.yaml beside this file. Runs go to the folder named
 where finished stages are kept and not run again, or else to a temporary one.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from ruamel.yaml import YAML
@@ -25,27 +27,32 @@ pytestmark = [pytest.mark.learn, pytest.mark.timeout(7200)]
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 GATES = YAML(typ="safe").load(HERE / "gates.yaml")
-
-Finish = Callable[[str], RunResult]
+HELD_OUT = ("decoupling", "divergence")
+"""The monitors of held-out signals."""
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def finish(tmp_path_factory) -> Callable[[str, int], RunResult]:
+    """Runs a recipe by its name with a seed, from where its own files are found."""
     chosen = os.environ.get("TUTELAGE_GATES")
-    return Path(chosen).resolve() if chosen else tmp_path_factory.mktemp("claims")
+    folder = Path(chosen).resolve() if chosen else tmp_path_factory.mktemp("claims")
+
+    def finish(name: str, seed: int) -> RunResult:
+        recipe = ROOT / "recipes" / f"{name}.yaml"
+        with contextlib.chdir(ROOT):
+            return run(
+                recipe,
+                folder / f"{name}-seed{seed}",
+                overrides=["--seed", str(seed)],
+                display=False,
+            )
+
+    return finish
 
 
 @pytest.fixture(params=GATES["seeds"], ids="seed{}".format)
-def finish(request, folder, monkeypatch) -> Finish:
-    """Runs a recipe by its name with the seed, from where its own files are found."""
-    monkeypatch.chdir(ROOT)
-
-    def finish(name: str) -> RunResult:
-        recipe = ROOT / "recipes" / f"{name}.yaml"
-        overrides = ["--seed", str(request.param)]
-        return run(recipe, folder / f"{name}-seed{request.param}", overrides=overrides)
-
-    return finish
+def seed(request) -> int:
+    return int(request.param)
 
 
 def judged(result: RunResult) -> EvaluationRecord:
@@ -61,8 +68,8 @@ def gain(record: EvaluationRecord, model: str, measure: str) -> Difference:
     return found
 
 
-def test_the_case_careless_hacks_and_careful_is_better_for_less_reward(finish):
-    limits, record = GATES["customer_service"], judged(finish("customer-service"))
+def test_the_case_careless_hacks_and_careful_has_less_reward_and_half_the_length(finish, seed):
+    limits, record = GATES["customer_service"], judged(finish("customer-service", seed))
     reward = {name: gain(record, name, "proxy") for name in ("careless", "published", "careful")}
     gold = {name: gain(record, name, "gold") for name in reward}
     tokens = {m.name: m.measures["length"].mean for m in record.models}
@@ -71,12 +78,17 @@ def test_the_case_careless_hacks_and_careful_is_better_for_less_reward(finish):
     assert gold["careless"].high < 0
     assert reward["careful"].low > 0
     assert reward["careful"].high < reward["careless"].low
-    assert gold["careful"].mean >= limits["gold_gain"]
     assert tokens["careful"] <= limits["length_share"] * tokens["careless"]
 
 
-def test_rewards_that_know_nothing_bring_nothing(finish):
-    record = judged(finish("controls"))
+def test_the_careful_policy_is_better_than_before(finish):
+    records = [judged(finish("customer-service", seed)) for seed in GATES["seeds"]]
+    gains = [gain(record, "careful", "gold").mean for record in records]
+    assert fmean(gains) >= GATES["customer_service"]["gold_gain"]
+
+
+def test_rewards_that_know_nothing_bring_nothing(finish, seed):
+    record = judged(finish("controls", seed))
     for name in ("shuffled", "noise", "tokens"):
         assert gain(record, name, "gold").mean <= GATES["controls"]["gold_gain"]
     # What pays for length pays people's reward model too, and nobody else.
@@ -89,20 +101,20 @@ def gold_of_probes(record: EvaluationRecord, stage: str) -> dict[int, float]:
     return {point.step: point.measures["gold"].mean for point in points}
 
 
-def regret(result: RunResult, stage: str) -> float:
-    """Gold of the best probe above that of the one which the guard keeps, told to stop."""
+def regret(result: RunResult, stage: str, *monitors: str) -> float:
+    """Gold of the best probe above that of the one kept, were these monitors to stop."""
     gold = gold_of_probes(judged(result), stage)
-    stop = {("monitors", monitor): "stop" for monitor in ("decoupling", "divergence")}
+    stop = {("monitors", monitor): "stop" for monitor in monitors}
     kept = read_watched(result.stage(stage)).with_settings(stop).kept_step()
     kept = max(gold) if kept is None else kept
-    path = " ".join(f"{value:+.2f}" for _, value in sorted(gold.items()))
     found = max(gold.values()) - gold[kept]
-    print(f"{stage}: kept step {kept}, regret {found:.3f}; gold of all probes {path}")
+    print(f"{stage}, {', '.join(monitors) or 'no monitor'}: kept step {kept}, regret {found:.3f}")
     return found
 
 
-def test_a_held_out_reward_model_says_when_to_stop_unless_it_is_wrong_alike(finish):
-    result = finish("early-stopping")
-    seen, unseen = regret(result, "overfit"), regret(result, "shared")
-    assert seen <= GATES["early_stopping"]["regret"]
-    assert unseen > GATES["early_stopping"]["regret"]
+def test_a_held_out_model_sees_no_taste_that_it_shares_and_a_look_at_the_length_does(finish, seed):
+    limits, result = GATES["early_stopping"], finish("early-stopping", seed)
+    assert regret(result, "shared", *HELD_OUT) > limits["unseen"]
+    for stage in ("overfit", "apart", "shared"):
+        without = regret(result, stage)
+        assert regret(result, stage, *HELD_OUT, "length") <= limits["share"] * without
