@@ -71,8 +71,8 @@ def run(config: RewardStage, context: StageContext) -> dict[str, float]:
         "held_out_accuracy": record["held_out_accuracy"]["mean"],
         "held_out_loss": record["held_out_loss"],
         "ece": record["ece"],
-        "length_correlation": record.get("length_correlation", 0.0),
-        "length_slope": record.get("length_slope", 0.0),
+        # Without answers to calibrate on, nothing is known of lengths.
+        **{key: record[key] for key in ("length_correlation", "length_slope") if key in record},
     }
 
 

@@ -73,6 +73,8 @@ def test_one_model_is_measured_from_all_sides(stage, context):
     held_out = record["held_out"]
     assert metrics["held_out_accuracy"] == record["held_out_accuracy"]["mean"]
     assert held_out["accuracy"]["n"] == 12
+    # Nothing was there to measure them on.
+    assert {"length_slope", "length_correlation"}.isdisjoint(metrics)
     assert set(held_out["baselines"]) == {"length", "words"}
     assert held_out["temperature"]["temperature"] > 0
     assert {"folds", "members", "learning_curve", "phases"}.isdisjoint(record)
