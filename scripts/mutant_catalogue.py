@@ -149,8 +149,8 @@ MUTANTS = (
     Mutant(
         "same-number-for-block-and-entry",
         "src/tutelage/generation/draw.py",
-        "_search(held, rest)[0]",
-        "_search(held, uniform)[0]",
+        "_search(held.cumsum(-1), rest)",
+        "_search(held.cumsum(-1), uniform)",
         "Of a large vocabulary, early blocks have their early tokens drawn, late ones their last.",
         ("tests/unit/generation/test_draw.py",),
     ),

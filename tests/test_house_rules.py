@@ -381,9 +381,9 @@ def test_every_package_is_in_a_layer_and_in_the_picture():
     assert not [name for name in present if not re.search(rf"\b{name}\b", picture)]
 
 
-def tree_paths(page: Path) -> list[str]:
-    """The paths of the last code block under "## Tree", built from its indentation."""
-    block = page.read_text("utf-8").partition("## Tree")[2].split("```")[1]
+def tree_paths(page: Path, heading: str = "## Tree") -> list[str]:
+    """The paths of the first code block under a heading, built from its indentation."""
+    block = page.read_text("utf-8").partition(heading)[2].split("```")[1]
     paths: list[str] = []
     folders: list[tuple[int, str]] = []
     for line in block.strip("\n").splitlines():
@@ -396,10 +396,18 @@ def tree_paths(page: Path) -> list[str]:
     return paths
 
 
+PACKAGES = {relative(path.parent) + "/" for path in SOURCE.glob("*/__init__.py")}
+
+
 def test_tree_shows_what_is_there():
     paths = tree_paths(ROOT / "docs" / "architecture.md")
     assert len(paths) > 30
     assert not [path for path in paths if not (ROOT / path).exists()]
-    packages = {relative(path.parent) + "/" for path in SOURCE.glob("*/__init__.py")}
     shown = {path for path in paths if path.count("/") > 2}
-    assert not [p for p in packages if not any(path.startswith(p) for path in shown)]
+    assert not [p for p in PACKAGES if not any(path.startswith(p) for path in shown)]
+
+
+def test_the_readme_shows_every_package():
+    paths = tree_paths(ROOT / "README.md", "## What is where")
+    assert not [path for path in paths if not (ROOT / path).exists()]
+    assert set(paths) >= PACKAGES

@@ -20,6 +20,7 @@ from tutelage import run
 from tutelage.pipeline.guard_tools import read_watched
 from tutelage.pipeline.run import RunResult
 from tutelage.tracking.evaluation_record import Difference, EvaluationRecord
+from tutelage.tracking.manifest import load_manifest
 
 # A seed's first claim waits for its whole run.
 pytestmark = [pytest.mark.learn, pytest.mark.timeout(7200)]
@@ -69,7 +70,10 @@ def gain(record: EvaluationRecord, model: str, measure: str) -> Difference:
 
 
 def test_the_case_careless_hacks_and_careful_has_less_reward_and_half_the_length(finish, seed):
-    limits, record = GATES["customer_service"], judged(finish("customer-service", seed))
+    limits, result = GATES["customer_service"], finish("customer-service", seed)
+    record = judged(result)
+    paid = load_manifest(result.stage("reward_people")).metrics["length_slope"]
+    print(f"the reward model pays {paid:.3f} sigmas for a token")
     reward = {name: gain(record, name, "proxy") for name in ("careless", "published", "careful")}
     gold = {name: gain(record, name, "gold") for name in reward}
     tokens = {m.name: m.measures["length"].mean for m in record.models}
@@ -89,6 +93,8 @@ def test_the_careful_policy_is_better_than_before(finish):
 
 def test_rewards_that_know_nothing_bring_nothing(finish, seed):
     record = judged(finish("controls", seed))
+    for model in record.models:
+        print(f"{model.name} {model.measures['length'].mean:.0f} tokens")
     for name in ("shuffled", "noise", "tokens"):
         assert gain(record, name, "gold").mean <= GATES["controls"]["gold_gain"]
     # What pays for length pays people's reward model too, and nobody else.
@@ -105,16 +111,30 @@ def regret(result: RunResult, stage: str, *monitors: str) -> float:
     """Gold of the best probe above that of the one kept, were these monitors to stop."""
     gold = gold_of_probes(judged(result), stage)
     stop = {("monitors", monitor): "stop" for monitor in monitors}
-    kept = read_watched(result.stage(stage)).with_settings(stop).kept_step()
+    watched = read_watched(result.stage(stage)).with_settings(stop)
+    rings = [
+        now.step
+        for now, findings in zip(watched.history, watched.findings(), strict=True)
+        if {finding.monitor for finding in findings} & set(monitors)
+    ]
+    kept = watched.kept_step()
     kept = max(gold) if kept is None else kept
     found = max(gold.values()) - gold[kept]
-    print(f"{stage}, {', '.join(monitors) or 'no monitor'}: kept step {kept}, regret {found:.3f}")
+    path = " ".join(f"{gold[step]:+.2f}" for step in sorted(gold))
+    print(
+        f"{stage}, {', '.join(monitors) or 'no monitor'}: "
+        f"first alarm {min(rings, default='never')}, kept step {kept}, gold {gold[kept]:+.2f}, "
+        f"regret {found:.2f}; gold of the probes {path}"
+    )
     return found
 
 
 def test_a_held_out_model_sees_no_taste_that_it_shares_and_a_look_at_the_length_does(finish, seed):
     limits, result = GATES["early_stopping"], finish("early-stopping", seed)
-    assert regret(result, "shared", *HELD_OUT) > limits["unseen"]
     for stage in ("overfit", "apart", "shared"):
-        without = regret(result, stage)
+        without, alone = regret(result, stage), regret(result, stage, *HELD_OUT)
+        if stage == "shared":
+            assert alone > limits["unseen"]
+        else:
+            assert alone < without
         assert regret(result, stage, *HELD_OUT, "length") <= limits["share"] * without

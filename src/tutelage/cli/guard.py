@@ -57,9 +57,9 @@ def guard_command() -> Callable[..., None]:
         watched = read_watched(stage).with_settings(given(values))
         if prompts is not None:
             watched = watched.with_prompts(prompts)
-        found = watched.findings()
+        found, kept = watched.findings(), watched.kept_step()
         if as_json:
-            rows = _rows(watched.history, found, watched.kept_step())
+            rows = _rows(watched.history, found, kept)
             print(json.dumps(null_non_finite(rows), indent=2))
             return
         console = open_console()
@@ -68,7 +68,6 @@ def guard_command() -> Callable[..., None]:
             for finding in findings:
                 line = f"{finding.monitor} after step {now.step}: {finding.sentence}"
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
-        kept = watched.kept_step()
         if kept is not None:
             console.print(
                 f"The first alarm that stops or rolls back keeps the policy of step {kept}"

@@ -17,7 +17,12 @@ from tutelage.config.environment import EnvironmentConfig
 from tutelage.config.grpo import GRPOConfig, LossKLConfig
 from tutelage.config.guard import GuardConfig, MonitorsConfig, SignalConfig
 from tutelage.config.humans import HumansConfig
-from tutelage.config.judge import JudgeConfig, JudgeRewardConfig
+from tutelage.config.judge import (
+    GENERAL_RUBRIC,
+    JudgeConfig,
+    JudgeRewardConfig,
+    is_judge_file,
+)
 from tutelage.config.load import build_section, load_recipe, load_section
 from tutelage.config.online_dpo import OnlineDPOConfig
 from tutelage.config.ppo import PPOConfig
@@ -62,6 +67,7 @@ from tutelage.config.train import TrainStage
 from tutelage.config.training import BatchConfig, OptimizerConfig, PrecisionConfig
 
 __all__ = [
+    "GENERAL_RUBRIC",
     "AlarmsConfig",
     "ArithmeticStage",
     "BatchConfig",
@@ -129,6 +135,7 @@ __all__ = [
     "TrainStage",
     "TruncationConfig",
     "build_section",
+    "is_judge_file",
     "load_recipe",
     "load_section",
     "referenced_name",

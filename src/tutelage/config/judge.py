@@ -16,7 +16,7 @@ from pydantic import (
 from tutelage.config.base import Section
 from tutelage.config.training import Share
 
-__all__ = ["GENERAL_RUBRIC", "JudgeConfig", "JudgeRewardConfig", "file_of"]
+__all__ = ["GENERAL_RUBRIC", "JudgeConfig", "JudgeRewardConfig", "file_of", "is_judge_file"]
 
 GENERAL_RUBRIC = "general"
 """The rubric that comes with the package."""
@@ -26,6 +26,11 @@ def file_of(name: str) -> str:
     """The file that `path.py:name` or the path of a file names."""
     path, _, _ = name.rpartition(":")
     return path if path.endswith(".py") else name
+
+
+def is_judge_file(name: str) -> bool:
+    """Whether the name is that of a file with a judge's configuration."""
+    return name.endswith((".yaml", ".yml"))
 
 
 class JudgeConfig(Section):

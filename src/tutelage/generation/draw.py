@@ -60,22 +60,22 @@ def _entry(
 ) -> Int[Tensor, "batch 1"]:
     """The first entry up to which the weights add up to more than `uniform` of all."""
     if sums.shape[1] == 1:
-        return _search(weights, uniform)[0]
-    block, rest = _search(sums, uniform)
+        return _search(weights.cumsum(-1), uniform)
+    ends = sums.cumsum(-1)
+    block = _search(ends, uniform)
+    weight = sums.gather(1, block)
+    before = ends.gather(1, block) - weight
+    rest = ((uniform * ends[:, -1:] - before) / weight).clamp(0.0, _BELOW_ONE)
     columns = block * _BLOCK + torch.arange(_BLOCK, device=weights.device)
     last = weights.shape[1] - 1
     held = weights.gather(1, columns.clamp(max=last)) * (columns <= last)
-    return columns.gather(1, _search(held, rest)[0])
+    return columns.gather(1, _search(held.cumsum(-1), rest))
 
 
 def _search(
-    weights: Float[Tensor, "batch entries"], uniform: Float[Tensor, "batch 1"]
-) -> tuple[Int[Tensor, "batch 1"], Float[Tensor, "batch 1"]]:
-    """That entry, and how far into it, as a share of its weight below 1."""
-    cumulative = weights.cumsum(-1)
-    # The last entry is the sum as rounded: scaling by it keeps every draw inside.
-    target = uniform * cumulative[:, -1:]
-    entry = torch.searchsorted(cumulative, target, right=True).clamp_(max=weights.shape[1] - 1)
-    before = cumulative.gather(1, entry) - weights.gather(1, entry)
-    rest = (target - before) / weights.gather(1, entry)
-    return entry, rest.clamp(0.0, _BELOW_ONE)
+    ends: Float[Tensor, "batch entries"], uniform: Float[Tensor, "batch 1"]
+) -> Int[Tensor, "batch 1"]:
+    """The first entry whose end, the sum of weights up to it, lies beyond `uniform` of all."""
+    # The last end is the sum as rounded: scaling by it keeps every draw inside.
+    target = uniform * ends[:, -1:]
+    return torch.searchsorted(ends, target, right=True).clamp_(max=ends.shape[1] - 1)

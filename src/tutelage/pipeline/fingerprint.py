@@ -20,7 +20,14 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from tutelage.config import Section, Stage
+from tutelage.config import (
+    GENERAL_RUBRIC,
+    JudgeConfig,
+    Section,
+    Stage,
+    is_judge_file,
+    load_section,
+)
 from tutelage.errors import DataError
 from tutelage.feedback.location import is_store
 from tutelage.feedback.store import PreferenceStore
@@ -49,6 +56,7 @@ def describe_stage(stage: Stage, seed: int, references: References) -> StageInfo
 
     Raises:
         DataError: a file it reads does not exist.
+        ConfigError: a file that is to describe a judge does not.
         CheckpointError: a finished stage it reads is damaged.
     """
     inputs = {name: _input(name, references) for name in dict.fromkeys(stage.references())}
@@ -159,11 +167,20 @@ def _path_fingerprint(path: Path) -> str:
 
 
 def _files(stage: Stage) -> dict[str, str]:
-    files = {path: key for key, path in stage.files()}
-    for file, key in files.items():
-        if not Path(file).is_file():
-            raise DataError(
-                f"{key} names {file!r}, which is no file: write path/to/file.py:name, or "
-                "the path of the file"
-            )
-    return {file: file_fingerprint(Path(file)) for file in files}
+    files: dict[str, str] = {}
+    for key, file in stage.files():
+        files[file] = _file(key, file)
+        if is_judge_file(file) and not key.endswith(".rubric"):
+            rubric = load_section(JudgeConfig, Path(file), {}).rubric
+            if rubric != GENERAL_RUBRIC:
+                files[rubric] = _file(f"{file}: rubric", rubric)
+    return files
+
+
+def _file(key: str, file: str) -> str:
+    if not Path(file).is_file():
+        raise DataError(
+            f"{key} names {file!r}, which is no file: write path/to/file.py:name, or "
+            "the path of the file"
+        )
+    return file_fingerprint(Path(file))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from tutelage.config import JudgeConfig, load_section
+from tutelage.config import JudgeConfig, is_judge_file, load_section
 from tutelage.data.python_file import load_callable
 from tutelage.judging import (
     Asker,
@@ -29,7 +29,7 @@ from tutelage.judging.model_judge import Progress
 from tutelage.judging.reply import JudgeModel
 from tutelage.records import Comparison, Preference
 
-__all__ = ["FunctionJudge", "is_judge_file", "labelling_judge", "named_judge", "open_judge"]
+__all__ = ["FunctionJudge", "labelling_judge", "named_judge", "open_judge"]
 
 
 class FunctionJudge:
@@ -55,11 +55,6 @@ class FunctionJudge:
         """The verdicts as records; those without a probability are left out."""
         rows = (verdict.preference(self.name) for verdict in verdicts)
         return [row for row in rows if row is not None]
-
-
-def is_judge_file(name: str) -> bool:
-    """Whether the name is that of a file with a judge's configuration."""
-    return name.endswith((".yaml", ".yml"))
 
 
 def named_judge(

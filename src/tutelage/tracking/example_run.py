@@ -174,9 +174,13 @@ def write_example_run(run_folder: Path, *, steps: int = 40) -> Path:
     with _stage(run_folder, "labels", "label") as folder:
         write_json_atomically(folder.path / "labels.json", _LABELS)
         folder.metrics |= {"labels/human": 5000, "labels/ai": 12000}
-    for name, accuracy in (("reward-people", 0.66), ("reward-hybrid", 0.81)):
+    gain = {"mean": 0.074, "low": 0.031, "high": 0.117, "n": 1000}
+    for name, accuracy, more in (
+        ("reward-people", 0.66, {}),
+        ("reward-hybrid", 0.81, {"phases": [{"phase": 1}, {"phase": 2, "gain": gain}]}),
+    ):
         with _stage(run_folder, name, "reward") as folder:
-            write_json_atomically(folder.path / "reward.json", _reward(accuracy, draw))
+            write_json_atomically(folder.path / "reward.json", _reward(accuracy, draw) | more)
             folder.metrics |= {"reward_model/held_out_accuracy": accuracy}
     for name, end in _PATHS.items():
         with _stage(run_folder, f"ppo-{name}", "ppo") as folder:

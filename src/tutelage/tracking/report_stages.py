@@ -103,22 +103,19 @@ def _text(value: Any, unit: str = "") -> str:
 
 
 def reward_table(run: RunRecord) -> dict[str, Any] | None:
-    """One row per reward model; a column that no reward model fills is left out."""
+    """One column per reward model; a row that no reward model fills is left out."""
     stages = [stage for stage in run.stages if stage.reward]
-    columns = [
-        (label, [_quality(_at(stage.reward or {}, key)) for stage in stages])
+    rows = [
+        {"label": label, "cells": [_quality(_at(stage.reward or {}, key)) for stage in stages]}
         for key, label in _QUALITIES.items()
     ]
-    columns = [(label, cells) for label, cells in columns if any(cells)]
-    rows = [
-        {"stage": stage.name, "cells": [cells[index] for _, cells in columns]}
-        for index, stage in enumerate(stages)
-    ]
-    return {"heads": [label for label, _ in columns], "rows": rows} if rows else None
+    filled = [row for row in rows if any(row["cells"])]
+    return {"stages": [stage.name for stage in stages], "rows": filled} if stages else None
 
 
 _QUALITIES = {
     "held_out_accuracy": "Held-out accuracy",
+    "phases.-1.gain": "Gain of the last phase",
     "held_out_loss": "Held-out loss",
     "accuracy_gold": "Agreement with gold",
     "ece": "Calibration error",
@@ -135,10 +132,13 @@ _QUALITIES = {
 
 
 def _at(reward: Mapping[str, Any], path: str) -> Any:
-    """The value at a dotted path; None where there is none."""
+    """The value at a dotted path, with numbers for places of lists; None where there is none."""
     value: Any = reward
     for key in path.split("."):
-        value = value.get(key) if isinstance(value, Mapping) else None
+        if isinstance(value, list):
+            value = value[int(key)]
+        else:
+            value = value.get(key) if isinstance(value, Mapping) else None
     return value
 
 

@@ -132,6 +132,22 @@ def test_code_of_judges_counts(identity, tmp_path, stage):
     assert identity(stage(f"{code}:prefers_a")) != first
 
 
+@pytest.mark.parametrize("stage", [labelled, compared])
+def test_a_judges_file_counts_and_so_does_the_rubric_that_it_names(identity, tmp_path, stage):
+    judge, rubric = tmp_path / "judge.yaml", tmp_path / "tone.txt"
+    rubric.write_text("Kind answers are better.")
+    judge.write_text("model: m\n")
+    identities = [identity(stage(str(judge)))]
+    judge.write_text(f"model: m\nrubric: {rubric}\n")
+    identities.append(identity(stage(str(judge))))
+    rubric.write_text("Short answers are better.")
+    identities.append(identity(stage(str(judge))))
+    assert len(set(identities)) == 3
+    rubric.unlink()
+    with pytest.raises(DataError, match=r"judge\.yaml: rubric names .*tone\.txt"):
+        identity(stage(str(judge)))
+
+
 def finished(stage, change):
     """What a version that wrote another configuration would have left of the same stage."""
     info = describe_stage(stage, 0, References())

@@ -7,7 +7,7 @@ reference samples ──> mean, sigma, length slope: the units of PPO's reward
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -64,7 +64,7 @@ def run(config: RewardStage, context: StageContext) -> dict[str, float]:
     if reliable:
         record["annotators"] = {name: asdict(row) for name, row in reliable.items()}
     (context.folder / "reward.json").write_text(json.dumps(record, indent=2) + "\n")
-    for line in record["held_out"].get("verdict", ()):
+    for line in (*_gains(record), *record["held_out"].get("verdict", ())):
         context.progress.message(f"the reward model {line}")
     return {
         "pairs": float(sum(map(count_pairs, encoded))),
@@ -74,6 +74,15 @@ def run(config: RewardStage, context: StageContext) -> dict[str, float]:
         # Without answers to calibrate on, nothing is known of lengths.
         **{key: record[key] for key in ("length_correlation", "length_slope") if key in record},
     }
+
+
+def _gains(record: Mapping[str, Any]) -> Iterator[str]:
+    """What each phase after the first was worth."""
+    for row in record.get("phases", ())[1:]:
+        points = [100.0 * row["gain"][name] for name in ("mean", "low", "high")]
+        yield "gained {:+.1f} points of held-out accuracy [{:.1f}, {:.1f}] in phase {}".format(
+            *points, row["phase"]
+        )
 
 
 def _load_phase(phase: RewardPhase, context: StageContext) -> list[Preference]:
@@ -190,8 +199,21 @@ def _record(
     if len(curve) > 1:
         record["learning_curve"] = sorted(curve, key=lambda row: row["pairs"])
     if outcomes[0].phases:
-        record["phases"] = list(outcomes[0].phases)
+        record["phases"] = _phases(outcomes[0], held_out, seed)
     return record
+
+
+def _phases(trained: Outcome, held_out: Sequence[Preference], seed: int) -> list[dict[str, Any]]:
+    """Accuracy on the held-out pairs after each phase, and what that phase added to it."""
+    after = [ScoredPairs.of(held_out, each) for each in (*trained.phases, trained.held_out)]
+    prompts = after[0].prompts
+    rows: list[dict[str, Any]] = [
+        {"phase": number, "accuracy": clustered_mean(pairs.right, prompts, seed=seed).to_json()}
+        for number, pairs in enumerate(after, 1)
+    ]
+    for row, before, now in zip(rows[1:], after, after[1:], strict=False):
+        row["gain"] = clustered_mean(now.right - before.right, prompts, seed=seed).to_json()
+    return rows
 
 
 def _accuracy(held_out: Sequence[Preference], outcome: Outcome, seed: int) -> dict[str, float]:

@@ -12,14 +12,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from tutelage.config import RewardPhase, RewardStage
 from tutelage.data.jsonl import read_jsonl
 from tutelage.evaluation.reward_quality import LengthRelation, length_relation
-from tutelage.evaluation.scored_pairs import ScoredPairs
 from tutelage.models import Adapter, RewardModel, WholeModel, recompute_activations
 from tutelage.pipeline.context import StageContext
 from tutelage.pipeline.stages.preparation import (
@@ -58,8 +56,8 @@ class Outcome:
     """Margins on the held-out preferences."""
     left_out: tuple[float | None, ...] = ()
     """Margins on those of its own fold."""
-    phases: tuple[dict[str, Any], ...] = ()
-    """Accuracy on the held-out preferences after each phase but the last."""
+    phases: tuple[tuple[float | None, ...], ...] = ()
+    """Margins on the held-out preferences after each phase but the last."""
     lengths: LengthRelation | None = None
 
     def write(self, path: Path) -> None:
@@ -81,7 +79,7 @@ class Outcome:
             row["pairs"],
             tuple(row["held_out"]),
             tuple(row["left_out"]),
-            tuple(row["phases"]),
+            tuple(map(tuple, row["phases"])),
             lengths,
         )
 
@@ -188,20 +186,18 @@ class Trainings:
         torch.manual_seed(self.context.seed if shared else job.seed)
         return load_backbone(self.config, self.context)
 
-    def _phase(self, job: Job, number: int, start: Backbone) -> dict[str, Any]:
-        """Trains one phase; what it brought, where others follow and the model is wanted."""
+    def _phase(self, job: Job, number: int, start: Backbone) -> tuple[float | None, ...]:
+        """Trains one phase; held-out margins, where others follow and the model is wanted."""
         phase, groups = self.config.phases[number], job.phases[number]
         record = self.context.folder / "trained" / f"{job.name}-phase-{number + 1}.json"
         trained = self._train(job, phase, groups, start)
         if not job.kept or number + 1 == len(self.config.phases):
-            return {}
+            return ()
         if trained or not record.is_file():
-            pairs = ScoredPairs.of(self.held_out, self.margins(start.model, self.held_out))
-            row = {"phase": number + 1, "accuracy": float(pairs.right.mean())}
+            found = self.margins(start.model, self.held_out)
             record.parent.mkdir(parents=True, exist_ok=True)
-            record.write_text(json.dumps(row) + "\n", encoding="utf-8")
-        read: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
-        return read
+            record.write_text(json.dumps(found) + "\n", encoding="utf-8")
+        return tuple(json.loads(record.read_text(encoding="utf-8")))
 
     def _train(self, job: Job, phase: RewardPhase, groups: Groups, start: Backbone) -> bool:
         """One phase with an optimiser of its own; whether there was anything left to do."""

@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
+import reward_transfer
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -125,6 +126,30 @@ def test_cross_validation_judges_every_training_pair_once(stage, context):
     assert record["folds"]["agreement"]["models"] == 3
     assert [row["pairs"] for row in record["learning_curve"]] == [8, 28]
     assert not (place.folder / "folds").exists()
+
+
+def test_each_phase_is_measured_on_the_pairs_held_out_and_its_gain_is_told(
+    stage, context, write_rows
+):
+    """Phase 1 learns the opposite: it is as often wrong as it is right of its own pairs."""
+    opposite = [r | {"chosen": r["rejected"], "rejected": r["chosen"]} for r in rows(40)]
+    first = {
+        "preferences": [write_rows("opposite.jsonl", opposite)],
+        "epochs": 2,
+        "optimizer": {"learning_rate": 1e-2},
+    }
+    second = first | {"preferences": [write_rows("pairs.jsonl", rows(40))], "epochs": 4}
+    alone, both = context(), context()
+    run(stage(phases=[first]), alone)
+    run(stage(phases=[first, second]), both)
+    before, after = read(both)["phases"]
+    assert before["accuracy"]["mean"] == 1 - read(alone)["held_out"]["accuracy"]["mean"]
+    assert "gain" not in before
+    assert after["accuracy"] == read(both)["held_out"]["accuracy"]
+    difference = after["accuracy"]["mean"] - before["accuracy"]["mean"]
+    assert difference > 0.5
+    assert after["gain"]["mean"] == pytest.approx(difference)
+    assert after["gain"]["n"] == 12
 
 
 def test_members_that_leave_out_folds_differ_and_judge_each_others(stage, context):
@@ -269,3 +294,25 @@ def test_scores_are_added_to_rows_of_every_form(tmp_path, tiny_scorer, tiny_toke
     assert second == pytest.approx(expected, abs=1e-5)
     with pytest.raises(DataError, match="no answers to score"):
         score_samples(model, Path(write_rows("bad.jsonl", [asked])), target)
+
+
+def test_the_table_of_other_files_has_models_and_baselines(stage, context, write_rows, capsys):
+    place = context()
+    run(stage(folds=3), place)
+    training = write_rows("pairs.jsonl", rows(40))
+    others = write_rows("others.jsonl", rows(30, seed=1))
+    reward_transfer.main([training, str(place.folder), "--test", others, "--limit", "20"])
+    printed = capsys.readouterr().out.splitlines()
+    cells = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ") for line in printed}
+    assert cells["by"][1:] == ["held out", "cross-validated", "others"]
+    counts = ["of 12", "of 28", "of 20"]
+    for name in (place.folder.name, "length", "words"):
+        assert [cell[-5:] for cell in cells[name][1:]] == counts
+    record = read(place)
+    accuracy = record["folds"]["out_of_fold"]["accuracy"]["mean"]
+    assert cells[place.folder.name][2].startswith(f"{100 * accuracy:.1f} [")
+    measured = evaluate_reward(
+        RewardModel.load(place.folder / "model"), load_pairs([others], 20), load_pairs([training])
+    )
+    words = measured["held_out"]["baselines"]["words"]["accuracy"]["mean"]
+    assert cells["words"][3].startswith(f"{100 * words:.1f} [")
