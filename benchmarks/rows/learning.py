@@ -1,9 +1,11 @@
 """C7: time until the policy has learned something, five seeds.
 
 Timed: from the first round until a round whose sampled mean reward reaches the threshold, from
-random weights. The reward is a program: the share of an answer's tokens that lie in a quarter
-of the vocabulary, 0.25 at the start. Rounds go on after the threshold, and the mean over the
-last five is the final reward.
+random weights. The reward is a program: the share of an answer's tokens that lie in the last
+quarter of the vocabulary, 0.25 at the start. Rounds go on after the threshold, and the mean over
+the last five is the final reward. The tokens that no answer may have, end and padding, are among
+the first: were they paid for like their neighbours, the policy would come to want what its sampler
+is forbidden to draw.
 
     ours   `ppo` with `LocalEngine`
     peer   `PPOTrainer.train` in its tuned settings
@@ -53,6 +55,11 @@ def c7(quick: bool) -> Row:
         repeatable=False,
         selected=False,
     )
+
+
+def _paid_from(vocabulary: int) -> int:
+    """The first token of the last quarter."""
+    return vocabulary - vocabulary // 4
 
 
 class _Curve:
@@ -122,7 +129,8 @@ class OurLearning:
 
         def reward(prompts: Sequence[Any], completions: Sequence[Any]) -> list[Score]:
             shares = [
-                sum(token < vocabulary // 4 for token in completion.tokens) / len(completion.tokens)
+                sum(token >= _paid_from(vocabulary) for token in completion.tokens)
+                / len(completion.tokens)
                 for completion in completions
             ]
             curve.add(sum(shares) / len(shares))
@@ -165,7 +173,7 @@ class TRLLearning:
         from benchmarks.sides.shapes import SHAPES
 
         self.seed += 1
-        quarter = SHAPES[self.requests["shape"]]["vocab_size"] // 4
+        first = _paid_from(SHAPES[self.requests["shape"]]["vocab_size"])
         side = trl_ppo.TRLTrainer(
             {**self.requests, "seed": self.seed},
             bf16=self.bf16,
@@ -184,7 +192,7 @@ class TRLLearning:
         def get_reward(model: Any, rows: Any, pad: int, context: int) -> Any:
             if model is not side.trainer.reward_model:
                 return self.plain_reward(model, rows, pad, context)
-            shares = (rows[:, context:] < quarter).float().mean(1)
+            shares = (rows[:, context:] >= first).float().mean(1)
             curve.add(float(shares.mean()))
             return None, _SCALE * shares, None
 
