@@ -1,17 +1,16 @@
 """C7: time until the policy has learned something, five seeds.
 
 Timed: from the first round until a round whose sampled mean reward reaches the threshold, from
-random weights. The reward is a program: the share of an answer's tokens that lie in the last
-quarter of the vocabulary, 0.25 at the start. Rounds go on after the threshold, and the mean over
-the last five is the final reward. The tokens that no answer may have, end and padding, are among
-the first: were they paid for like their neighbours, the policy would come to want what its sampler
-is forbidden to draw.
+random weights. The reward is a program: tokens of the last quarter of the vocabulary over the
+tokens that an answer may have, 0.25 at the start. Rounds go on after the threshold, and the mean
+over the last five is the final reward. No answer is made to end or kept from ending: a token that
+may not be drawn is never found out, and its probability grows as that of others is taken away.
 
     ours   `ppo` with `LocalEngine`
     peer   `PPOTrainer.train` in its tuned settings
 
-Both have the same clips, epochs, KL coefficient, batch and learning rate; answers have the full
-length. Each repeat has a seed of its own, so repeats differ and no run is discarded for it.
+Both have the same clips, epochs, KL coefficient, batch and learning rate. Each repeat has a seed of
+its own, so repeats differ and no run is discarded for it.
 """
 
 import time
@@ -22,7 +21,6 @@ from benchmarks.core.row import Row, Side
 
 __all__ = ["OurLearning", "TRLLearning", "c7"]
 
-_ENDLESS = 1 << 30
 _SCALE = 10.0
 """Score of a share of 1: large enough that the KL penalty does not drown it."""
 _KL = 0.01
@@ -123,14 +121,12 @@ class OurLearning:
             kl=_KL,
         )
         vocabulary = len(actors.tokenizer)
-        lengths = dict.fromkeys(map(tuple, asked.prompts), _ENDLESS)
-        engine = ours.engine(actors.policy, vocabulary, lengths, asked.count)
-        curve = _Curve(self.threshold)
+        engine = ours.engine(actors.policy, vocabulary, None, asked.count)
+        curve, first = _Curve(self.threshold), _paid_from(vocabulary)
 
         def reward(prompts: Sequence[Any], completions: Sequence[Any]) -> list[Score]:
             shares = [
-                sum(token >= _paid_from(vocabulary) for token in completion.tokens)
-                / len(completion.tokens)
+                sum(token >= first for token in completion.tokens) / asked.answer
                 for completion in completions
             ]
             curve.add(sum(shares) / len(shares))
@@ -182,7 +178,7 @@ class TRLLearning:
         )
         side.build(
             seed=self.seed,
-            endless=True,
+            forced=False,
             total_episodes=self.requests["count"] * self.rounds,
             learning_rate=self.learning_rate,
             kl_coef=_KL,

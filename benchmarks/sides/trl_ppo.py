@@ -67,12 +67,12 @@ class TRLTrainer:
         self.build()
         self.run()
 
-    def build(self, seed: int = 0, endless: bool = False, **changes: Any) -> None:
+    def build(self, seed: int = 0, forced: bool = True, **changes: Any) -> None:
         """Models of the row's shape, and the trainer around them.
 
         Args:
             seed: of the weights.
-            endless: no answer ends before the token limit.
+            forced: answers have the lengths of the requests, or else those that the policy likes.
             changes: arguments of `PPOConfig` that replace those of a single update.
         """
         from datasets import Dataset
@@ -84,9 +84,8 @@ class TRLTrainer:
         self._clocks: list[tuple[float, float]] = []
         if self.only == "update":
             _answer_at_once(ppo_trainer, requests)
-        else:
-            lengths = dict.fromkeys(requests.by_prompt, 1 << 30) if endless else None
-            force_lengths(policy, lengths or requests.by_prompt)
+        elif forced:
+            force_lengths(policy, requests.by_prompt)
         self.trainer = PPOTrainer(
             args=self._arguments(changes),
             processing_class=tokenizer,
