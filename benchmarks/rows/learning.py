@@ -24,6 +24,8 @@ __all__ = ["OurLearning", "TRLLearning", "c7"]
 _SCALE = 10.0
 """Score of a share of 1: large enough that the KL penalty does not drown it."""
 _KL = 0.01
+_MICROBATCH_TOKENS = 768
+"""Half of a round's, so that each of two cores has something to do."""
 
 
 def c7(quick: bool) -> Row:
@@ -114,7 +116,7 @@ class OurLearning:
             asked,
             4,
             "float32",
-            4096,
+            _MICROBATCH_TOKENS,
             "cpu",
             seed=self.seed,
             learning_rate=self.learning_rate,
