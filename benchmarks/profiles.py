@@ -24,7 +24,7 @@ from benchmarks.sides.limits import Rates, least_seconds
 from benchmarks.sides.rollouts import OurEngine
 
 _DECODING = {"C1": "bfloat16", "C1t": "float32", "C2": "bfloat16"}
-_UPDATES = {"C5": "float32", "C5b": "bfloat16"}
+_UPDATES = {"C5": "float32", "C5b": "bfloat16", "C7": "float32"}
 _ROWS = {**_DECODING, **_UPDATES}
 _ATTENTION = (
     "aten::_scaled_dot_product",
@@ -93,10 +93,17 @@ def _decoding(name: str, quick: bool) -> OurEngine:
 def _updating(name: str, dtype: str, quick: bool) -> OurPPO:
     from tutelage.distributed import Cores
 
-    update = OurPPO(ppo_requests(name, quick), dtype=dtype)
+    update = OurPPO(_requests(name, quick), dtype=dtype)
     update.prepare()
     update.actors.learner.cores = Cores()
     return update
+
+
+def _requests(name: str, quick: bool) -> dict[str, Any]:
+    """Of C7 those of one round, in which nearly all answers have the full length."""
+    if name != "C7":
+        return ppo_requests(name, quick)
+    return {**ROWS[name](quick).sides[0].options["requests"], "full": True}
 
 
 def _profiled(ours: OurEngine | OurPPO) -> dict[str, float]:
