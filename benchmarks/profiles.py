@@ -14,7 +14,8 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.rows import ROWS
@@ -64,11 +65,12 @@ def _table(name: str, dtype: str, quick: bool) -> list[str]:
     began = time.process_time()
     ours.run()
     seconds = time.process_time() - began
-    spent = _profiled(ours)
-    total = sum(spent.values())
+    by_operator = _profiled(ours)
+    spent, total = seconds_by_kind(by_operator), sum(by_operator.values())
     lines = [
         f"{name}, {dtype}, one core: {seconds:.2f} CPU seconds, {total:.2f} under the profiler",
         *(f"  {kind:9}  {part / total:5.0%}  {part:6.2f} s" for kind, part in spent.items()),
+        f"  in the rest: {_largest_of_the_rest(by_operator)}",
     ]
     if name in _DECODING:
         work = ROWS[name](quick).work
@@ -107,7 +109,7 @@ def _requests(name: str, quick: bool) -> dict[str, Any]:
 
 
 def _profiled(ours: OurEngine | OurPPO) -> dict[str, float]:
-    """Seconds by kind of operator.
+    """Seconds by operator.
 
     Of the profiler's own records: its Python events of an update of 135M would not fit into memory.
     """
@@ -116,7 +118,7 @@ def _profiled(ours: OurEngine | OurPPO) -> dict[str, float]:
     with profile() as profiler:
         ours.run()
     events = profiler.kineto_results.events()
-    return seconds_by_kind(
+    return seconds_by_operator(
         (e.start_thread_id(), e.start_ns(), e.end_ns(), e.name()) for e in events
     )
 
@@ -139,23 +141,39 @@ def _of_linear(x: Sequence[int], *others: Any, out_shape: Sequence[int], **optio
     return 2 * x[-1] * math.prod(out_shape)
 
 
-def seconds_by_kind(events: Iterable[tuple[int, int, int, str]]) -> dict[str, float]:
-    """What operators took without those that they called, by kind.
+def seconds_by_operator(events: Iterable[tuple[int, int, int, str]]) -> dict[str, float]:
+    """What operators took without those that they called.
 
     Args:
         events: thread, start and end in nanoseconds, and name.
     """
-    spent = dict.fromkeys(("products", "attention", "optimiser", "the rest"), 0)
+    spent: Counter[str] = Counter()
     around: list[tuple[int, int, str]] = []
     # Of two that start together the longer one has called the other.
     for thread, start, end, name in sorted(events, key=lambda e: (e[0], e[1], -e[2])):
         while around and (around[-1][0] != thread or around[-1][1] <= start):
             around.pop()
         if around:
-            spent[_kind(around[-1][2])] -= end - start
-        spent[_kind(name)] += end - start
+            spent[around[-1][2]] -= end - start
+        spent[name] += end - start
         around.append((thread, end, name))
-    return {kind: nanoseconds / 1e9 for kind, nanoseconds in spent.items()}
+    return {name: nanoseconds / 1e9 for name, nanoseconds in spent.items()}
+
+
+def seconds_by_kind(by_operator: Mapping[str, float]) -> dict[str, float]:
+    """Sums of products, attention, optimiser and the rest."""
+    spent = dict.fromkeys(("products", "attention", "optimiser", "the rest"), 0.0)
+    for name, seconds in by_operator.items():
+        spent[_kind(name)] += seconds
+    return spent
+
+
+def _largest_of_the_rest(by_operator: Mapping[str, float], count: int = 8) -> str:
+    """The operators that take most of it, with their shares of everything."""
+    total = sum(by_operator.values())
+    rest = {name: part for name, part in by_operator.items() if _kind(name) == "the rest"}
+    largest = sorted(rest, key=lambda name: -rest[name])[:count]
+    return ", ".join(f"{name.removeprefix('aten::')} {rest[name] / total:.0%}" for name in largest)
 
 
 def _kind(key: str) -> str:

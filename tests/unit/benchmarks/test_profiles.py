@@ -1,6 +1,6 @@
 import pytest
 import torch
-from benchmarks.profiles import counted_operations, seconds_by_kind
+from benchmarks.profiles import counted_operations, seconds_by_kind, seconds_by_operator
 from torch import nn
 
 from tutelage.models.products import multiply, packed
@@ -17,7 +17,9 @@ def test_each_operator_is_counted_without_those_it_called():
         # Another thread at the same time calls for itself.
         (2, 1 * SECOND, 4 * SECOND, "aten::_fused_adamw_"),
     ]
-    spent = seconds_by_kind(reversed(events))
+    by_operator = seconds_by_operator(reversed(events))
+    assert by_operator["aten::linear"] == pytest.approx(1.0)
+    spent = seconds_by_kind(by_operator)
     assert spent["products"] + spent["the rest"] == pytest.approx(10.0)
     assert spent["attention"] == pytest.approx(2.0)
     assert spent["optimiser"] == pytest.approx(3.0)
@@ -25,7 +27,7 @@ def test_each_operator_is_counted_without_those_it_called():
 
 def test_a_product_inside_the_rest_is_a_product():
     events = [(1, 0, 5 * SECOND, "MulBackward0"), (1, SECOND, 3 * SECOND, "aten::mm")]
-    spent = seconds_by_kind(events)
+    spent = seconds_by_kind(seconds_by_operator(events))
     assert (spent["products"], spent["the rest"]) == (2.0, 3.0)
 
 
