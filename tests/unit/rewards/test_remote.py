@@ -92,7 +92,8 @@ def test_scores_come_back_in_the_order_of_the_completions(service, remote):
 def test_service_is_asked_for_no_more_than_it_takes(service, remote):
     service.max_items = 3
     scores(remote(), *TEXTS)
-    assert [len(texts) for texts in service.asked] == [3, 2]
+    # Both requests are on their way at the same time; either may arrive first.
+    assert sorted(len(texts) for texts in service.asked) == [2, 3]
 
 
 def test_missing_repeated_and_unknown_ids_fail_their_items_alone(service, remote):
