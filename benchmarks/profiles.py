@@ -102,7 +102,7 @@ def _updating(name: str, dtype: str, quick: bool) -> OurPPO:
 
 
 def _requests(name: str, quick: bool) -> dict[str, Any]:
-    """Of C7 those of one round, in which nearly all answers have the full length."""
+    """Of C7 those of one round, with answers of full length."""
     if name != "C7":
         return ppo_requests(name, quick)
     return {**ROWS[name](quick).sides[0].options["requests"], "full": True}

@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     learned = load_pairs([asked.training])
     files = {path: load_pairs([path], asked.limit) for path in asked.test}
     names = [path.name.partition(".")[0] for path in files]
-    print(f"| by | held out | cross-validated | {' | '.join(names)} |")
-    print("|---|---|---|" + "---|" * len(files))
+    heads = ["by", "held out", "cross-validated", *names]
+    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     first: list[Any] = []
     for stage in asked.stages:
         record = json.loads((stage / "reward.json").read_text("utf-8"))

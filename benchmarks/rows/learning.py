@@ -190,7 +190,7 @@ class TRLLearning:
         def get_reward(model: Any, rows: Any, pad: int, context: int) -> Any:
             if model is not side.trainer.reward_model:
                 return self.plain_reward(model, rows, pad, context)
-            shares = (rows[:, context:] >= first).float().mean(1)
+            shares = (rows[:, context:] >= first).sum(1) / self.requests["answer"]
             curve.add(float(shares.mean()))
             return None, _SCALE * shares, None
 

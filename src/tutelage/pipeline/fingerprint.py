@@ -170,6 +170,7 @@ def _files(stage: Stage) -> dict[str, str]:
     files: dict[str, str] = {}
     for key, file in stage.files():
         files[file] = _file(key, file)
+        # A rubric may be YAML too, and describes no judge.
         if is_judge_file(file) and not key.endswith(".rubric"):
             rubric = load_section(JudgeConfig, Path(file), {}).rubric
             if rubric != GENERAL_RUBRIC:
