@@ -133,7 +133,7 @@ MUTANTS = (
     Mutant(
         "sampler-reports-raw-logits",
         "src/tutelage/generation/draw.py",
-        "logprobs = scaled.gather(1, tokens) - highest - sums.sum(-1, keepdim=True).log()",
+        "logprobs = chosen - highest - sums.sum(-1, keepdim=True).log()",
         "logprobs = logits.float().log_softmax(-1).gather(1, tokens)",
         "The sampler reports log-probabilities before the temperature, not of what it drew from.",
         ("tests/unit/generation/test_draw.py",),

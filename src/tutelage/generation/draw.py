@@ -21,28 +21,43 @@ _BELOW_ONE = 1.0 - 2.0**-24
 
 
 def draw(
-    logits: Float[Tensor, "batch vocabulary"], temperature: float, generator: torch.Generator
+    logits: Float[Tensor, "batch vocabulary"],
+    temperature: float,
+    generator: torch.Generator,
+    room: Float[Tensor, "batch vocabulary"] | None = None,
 ) -> tuple[Int[Tensor, " batch"], Float[Tensor, " batch"]]:
     """Draws one token per row and gives its log-probability at that temperature.
 
     Temperature 0 takes the most likely token; its log-probability is then at temperature 1.
+
+    Args:
+        logits: of the next token.
+        temperature: divides them.
+        generator: source of the random numbers.
+        room: float32, overwritten: to make it anew for each token of a large vocabulary takes as
+            long as to draw.
     """
-    scaled = logits.float()
-    if temperature not in (0.0, 1.0):
-        scaled = scaled / temperature
+    scaled = torch.empty_like(logits, dtype=torch.float32) if room is None else room
+    scaled = _divide(scaled.copy_(logits), temperature)
     highest = scaled.amax(-1, keepdim=True)
-    weights = (scaled - highest).exp_()
+    weights = scaled.sub_(highest).exp_()
     sums = _sums_of_blocks(weights)
     if temperature == 0.0:
-        tokens = scaled.argmax(-1, keepdim=True)
+        tokens = logits.argmax(-1, keepdim=True)
     else:
         uniform = torch.rand(
             len(logits), 1, generator=generator, device=logits.device, dtype=torch.float32
         )
         tokens = _entry(weights, sums, uniform)
     # Sums add up pairwise; the end of a running sum would be off in the fourth digit.
-    logprobs = scaled.gather(1, tokens) - highest - sums.sum(-1, keepdim=True).log()
+    chosen = _divide(logits.gather(1, tokens).float(), temperature)
+    logprobs = chosen - highest - sums.sum(-1, keepdim=True).log()
     return tokens.squeeze(1), logprobs.squeeze(1)
+
+
+def _divide(logits: Tensor, temperature: float) -> Tensor:
+    """In place, by a temperature that changes anything."""
+    return logits if temperature in (0.0, 1.0) else logits.div_(temperature)
 
 
 def _sums_of_blocks(weights: Float[Tensor, "batch vocabulary"]) -> Float[Tensor, "batch blocks"]:

@@ -215,8 +215,9 @@ class LocalEngine:
         rows = [row for group in groups for row in group]
         stop_tokens = torch.tensor(sorted(sampling.stop_tokens), dtype=torch.long, device=device)
         writing = torch.ones(len(rows), dtype=torch.bool, device=device)
+        room = torch.empty_like(logits, dtype=torch.float32)
         for step in range(sampling.max_tokens):
-            chosen, logprobs = draw(logits, sampling.temperature, source)
+            chosen, logprobs = draw(logits, sampling.temperature, source, room[: len(rows)])
             stopped = torch.isin(chosen, stop_tokens)
             _append(rows, chosen, logprobs, stopped)
             writing &= ~stopped

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 from tutelage.config.sharing import READ_AT_ONCE
 from tutelage.models.adapters import effective_weight
-from tutelage.models.attention import new_token_attention, prompt_attention
+from tutelage.models.attention import new_token_attention, new_token_mask, prompt_attention
 from tutelage.models.causal import base_model
 from tutelage.models.products import multiply, packed
 
@@ -249,6 +249,7 @@ class Decoder:
         if bool((cache.start > first).any()):
             columns = torch.arange(first, cache.end, device=tokens.device)
             mask = self._additive((columns[None] >= cache.start[:, None])[:, None, None])
+            mask = new_token_mask(mask, self._kv_heads, self._heads // self._kv_heads)
         x = self._embed(tokens[:, None])
         rotation = self._rotation(x, (column - cache.start)[:, None])
         for number, layer in enumerate(self._layers):

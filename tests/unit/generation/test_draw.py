@@ -90,3 +90,17 @@ def test_low_precision_logits_are_drawn_in_float32():
     tokens, logprobs = draw(logits, 1.0, generator())
     assert logprobs.dtype is torch.float32
     assert tokens.equal(draw(logits.float(), 1.0, generator())[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+def test_room_that_is_used_again_changes_nothing_and_logits_stay(temperature, dtype):
+    logits = torch.randn(4, 5000, generator=generator()).to(dtype)
+    before, room = logits.clone(), torch.full(logits.shape, torch.nan)
+    tokens, logprobs = draw(logits, temperature, generator())
+    assert logits.equal(before)
+    for _ in range(2):
+        again = draw(logits, temperature, generator(), room)
+        assert logits.equal(before)
+        assert again[0].equal(tokens)
+        assert again[1].equal(logprobs)

@@ -13,6 +13,7 @@ from tutelage.models.attention import (
     MANY,
     attend_short_rows,
     new_token_attention,
+    new_token_mask,
     prompt_attention,
     short_row_attention,
 )
@@ -66,6 +67,17 @@ def test_new_tokens_see_all_columns_but_those_that_a_mask_hides(
     assert found.dtype is dtype
     # Three roundings to bfloat16: of scores, weights and the result.
     assert relative_gap(found, expected) < (1 if dtype is torch.float32 else 3) * rounding
+    if hidden:
+        for_all_layers = new_token_mask(given, 2, 3)
+        assert new_token_attention(query, key, value, for_all_layers, 0.7).equal(found)
+
+
+def test_mask_of_new_tokens_lies_as_their_scores_do():
+    """Where it does not, adding it takes as long as the product of queries and keys."""
+    few, many = (torch.zeros(rows, 1, 1, 27) for rows in (MANY // 2 - 1, MANY // 2))
+    assert new_token_mask(few, 2, 3) is few
+    assert new_token_mask(many, 2, 3).shape == (MANY // 2, 2, 3, 27)
+    assert new_token_mask(many, 2, 3).transpose(2, 3).is_contiguous()
 
 
 @pytest.mark.parametrize("time", [LONGEST_PROMPT, LONGEST_PROMPT + 1])
