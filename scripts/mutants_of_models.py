@@ -35,15 +35,15 @@ MUTANTS = (
     Mutant(
         "new-tokens-see-padding",
         _ATTENTION,
-        "    if mask is not None:\n        scores = scores + ",
-        "    if mask is None:\n        scores = scores + ",
+        "    if mask is not None:\n        scores = scores.add_(",
+        "    if mask is None:\n        scores = scores.add_(",
         "Where many rows are decoded, short prompts read the padding before them.",
         _OF_ATTENTION,
     ),
     Mutant(
         "new-tokens-mix-rows-with-heads",
         _ATTENTION,
-        "mask.expand(-1, query.shape[1], -1, -1).flatten(0, 1)",
+        "mask.expand(*query.shape[:3], -1).flatten(0, 1)",
         "mask.repeat(query.shape[1], 1, 1, 1).flatten(0, 1)",
         "Where many rows are decoded, each gets another row's mask.",
         _OF_ATTENTION,
