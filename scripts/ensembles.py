@@ -55,7 +55,7 @@ def gold_at(curve: tuple[Column, Column], kl: float) -> float:
 
 
 def figures(runs: Sequence[Path]) -> dict[str, dict[str, Column]]:
-    """By stage and column, a number for each run."""
+    """By stage and column, a number for each run; NaN of a run that has no such stage."""
     read = [curves(run) for run in runs]
     columns: dict[str, Any] = {
         **{f"gold at KL {kl:g}": lambda curve, kl=kl: gold_at(curve, kl) for kl in _AT},
@@ -65,10 +65,10 @@ def figures(runs: Sequence[Path]) -> dict[str, dict[str, Column]]:
     }
     return {
         stage: {
-            name: np.array([column(each[stage]) for each in read])
+            name: np.array([column(each[stage]) if stage in each else math.nan for each in read])
             for name, column in columns.items()
         }
-        for stage in read[0]
+        for stage in dict.fromkeys(stage for each in read for stage in each)
     }
 
 

@@ -69,3 +69,14 @@ def test_differences_are_paired_by_seed(runs, capsys):
     row = next(line for line in difference.splitlines() if line.startswith("| mean |"))
     assert row.split(" | ")[1] == "+0.20 ± 1.27"
     assert " | - | " in row  # No seed reaches a KL of 10.
+
+
+def test_a_way_may_be_missing_from_some_runs(runs, capsys):
+    record = runs[1] / "stages" / "evaluation" / "evaluation.json"
+    probes = [
+        row for row in json.loads(record.read_text())["checkpoints"] if row["stage"] != "mean"
+    ]
+    record.write_text(json.dumps({"checkpoints": probes}))
+    ensembles.main([str(run) for run in runs])
+    row = capsys.readouterr().out.splitlines()[-2]
+    assert row.startswith("| mean | +0.10 (of 1) |")
