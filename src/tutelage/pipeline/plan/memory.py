@@ -152,7 +152,7 @@ def rollout(
     together = -(-prompts // passes)
     mask = together * prompt * prompt * 6
     prefill = passing_activations(size, together * prompt) + mask
-    drawing = 5 * FLOAT * rows * size.vocabulary
+    drawing = 4 * FLOAT * rows * size.vocabulary
     return cache, max(prefill, drawing)
 
 
