@@ -36,6 +36,7 @@ from tutelage.rewards import ModelReward, Reward
 from tutelage.safety.guard import (
     HELD_OUT,
     AgainstFirst,
+    AtEqualLength,
     Clouds,
     Finding,
     Guard,
@@ -103,7 +104,6 @@ class Watch:
             name: _signal(signal, config, context, opened, cores)
             for name, signal in guard.signals.items()
         }
-        self._scorers = [f"{HELD_OUT}{n}" for n, s in guard.signals.items() if s.model is not None]
         guard = self._with_budget(guard)
         looks = math.ceil(config.learner.steps / config.probe_every)
         self.guard = Guard(guard, looks, context.progress.message)
@@ -167,10 +167,13 @@ class Watch:
 
     def _measure(self, first: Sequence[str], now: Probed) -> Measurement:
         columns = {"proxy": _scores(self._reward, now)}
-        for name, signal in self._signals.items():
-            columns[f"{HELD_OUT}{name}"] = _scores(signal(first), now)
         columns |= {"kl": np.array(now.divergence), **describe(now.completions)}
-        scorers = [columns[name] for name in self._scorers]
+        scorers = []
+        for name, of_first in self._signals.items():
+            signal = of_first(first)
+            columns[f"{HELD_OUT}{name}"] = found = _scores(signal, now)
+            if isinstance(signal, AtEqualLength):
+                scorers.append(found + signal.slope * columns["length"])
         if self._model is not None:
             scorers.append(_scores(ModelReward(self._model), now))
             if self._model.causal:
@@ -246,7 +249,8 @@ def _signal(
     else:
         assert config.model is not None, "a signal has one source"
         model = RewardModel.load(context.resolve(config.model, "model"))
-        reward = ModelReward(model.requires_grad_(False), cores=cores)
+        scored = ModelReward(model.requires_grad_(False), cores=cores)
+        reward = AtEqualLength(scored, model.scale.length_slope)
     return lambda first: reward
 
 

@@ -10,11 +10,12 @@ from tutelage.safety.guard.measurement import (
 )
 from tutelage.safety.guard.monitors import Finding, Levels, look, replay
 from tutelage.safety.guard.outliers import Clouds, last_states
-from tutelage.safety.guard.signals import AgainstFirst
+from tutelage.safety.guard.signals import AgainstFirst, AtEqualLength
 
 __all__ = [
     "HELD_OUT",
     "AgainstFirst",
+    "AtEqualLength",
     "Clouds",
     "Finding",
     "Guard",

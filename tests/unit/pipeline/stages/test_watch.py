@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -113,6 +114,25 @@ def test_watching_changes_no_bit_of_the_training(stage, context, contents, tmp_p
     assert {"held_out/steady", "held_out/letters", "outliers", "kl", "openings"} <= measured
     # Compared with themselves, no answer is better.
     assert seen["measurements"][0]["means"]["held_out/letters"] == 0.5
+
+
+def test_a_reward_model_is_asked_about_answers_of_equal_length(stage, context, tmp_path):
+    """What it pays for a token is taken off; disagreement is that of the scores themselves."""
+    place, signals = context(), {}
+    rewarded = place.resolve(stage(None).reward.model, "model")
+    for name, slope in (("flat", 0.0), ("fond", 0.25)):
+        folder = Path(shutil.copytree(rewarded, tmp_path / name))
+        scale = folder / "reward_scale.json"
+        scale.write_text(json.dumps(json.loads(scale.read_text()) | {"length_slope": slope}))
+        signals[name] = {"model": str(folder)}
+    run(stage({"signals": signals, "monitors": {"divergence": "warn", "kl_budget": "off"}}), place)
+    probes = (place.folder / "probes.jsonl").read_text().splitlines()
+    values = [json.loads(line)["values"] for line in probes]
+    assert len({value["length"] for value in values}) > 1
+    for value in values:
+        paid = 0.25 * value["length"]
+        assert value["held_out/fond"] == pytest.approx(value["held_out/flat"] - paid, abs=1e-5)
+        assert value["disagreement"] == pytest.approx(0.0, abs=1e-5)
 
 
 def test_a_stage_without_a_guard_is_described_as_before(stage):
