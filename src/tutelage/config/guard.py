@@ -23,7 +23,8 @@ class SignalConfig(Section):
     """A held-out signal: something that judges answers and that the policy is never trained on."""
 
     model: Reference | None = None
-    """A reward model other than the rewarded one: of other labels, another fold, another seed."""
+    """A reward model other than the rewarded one: of other labels, another fold, another seed. What
+    its calibration found it to pay for a token is taken off its scores."""
     function: str | None = None
     """A Python function `path.py:name` of (prompt, completion): a verifier, a rule."""
     judge: str | None = None
