@@ -34,8 +34,8 @@ def draw(
         logits: of the next token.
         temperature: divides them.
         generator: source of the random numbers.
-        room: float32, overwritten: to make it anew for each token of a large vocabulary takes as
-            long as to draw.
+        room: float32, overwritten; who draws again and again gives the same and spares a new tensor
+            of the logits' size each time.
     """
     scaled = torch.empty_like(logits, dtype=torch.float32) if room is None else room
     scaled = _divide(scaled.copy_(logits), temperature)

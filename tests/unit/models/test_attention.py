@@ -73,7 +73,7 @@ def test_new_tokens_see_all_columns_but_those_that_a_mask_hides(
 
 
 def test_mask_of_new_tokens_lies_as_their_scores_do():
-    """Where it does not, adding it takes as long as the product of queries and keys."""
+    """Adding it is then one pass over dense memory, in every layer."""
     few, many = (torch.zeros(rows, 1, 1, 27) for rows in (MANY // 2 - 1, MANY // 2))
     assert new_token_mask(few, 2, 3) is few
     assert new_token_mask(many, 2, 3).shape == (MANY // 2, 2, 3, 27)

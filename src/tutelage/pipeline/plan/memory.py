@@ -152,6 +152,7 @@ def rollout(
     together = -(-prompts // passes)
     mask = together * prompt * prompt * 6
     prefill = passing_activations(size, together * prompt) + mask
+    # Logits of this token and of the next, weights, and their running sum.
     drawing = 4 * FLOAT * rows * size.vocabulary
     return cache, max(prefill, drawing)
 

@@ -173,6 +173,7 @@ class Watch:
             signal = of_first(first)
             columns[f"{HELD_OUT}{name}"] = found = _scores(signal, now)
             if isinstance(signal, AtEqualLength):
+                # Models are compared by their scores as they are.
                 scorers.append(found + signal.slope * columns["length"])
         if self._model is not None:
             scorers.append(_scores(ModelReward(self._model), now))

@@ -129,10 +129,11 @@ def test_a_reward_model_is_asked_about_answers_of_equal_length(stage, context, t
     probes = (place.folder / "probes.jsonl").read_text().splitlines()
     values = [json.loads(line)["values"] for line in probes]
     assert len({value["length"] for value in values}) > 1
+    # The same weights give the same scores: what differs is the rounding of one subtraction.
     for value in values:
         paid = 0.25 * value["length"]
-        assert value["held_out/fond"] == pytest.approx(value["held_out/flat"] - paid, abs=1e-5)
-        assert value["disagreement"] == pytest.approx(0.0, abs=1e-5)
+        assert value["held_out/fond"] == pytest.approx(value["held_out/flat"] - paid, abs=1e-12)
+        assert value["disagreement"] == pytest.approx(0.0, abs=1e-12)
 
 
 def test_a_stage_without_a_guard_is_described_as_before(stage):
