@@ -21,11 +21,12 @@ from typing import Any
 from benchmarks.rows import ROWS
 from benchmarks.rows.overhead import INSIDE
 from benchmarks.rows.ppo import OurPPO, ppo_requests
+from benchmarks.rows.update import OurUpdate
 from benchmarks.sides.limits import Rates, least_seconds
 from benchmarks.sides.rollouts import OurEngine
 
 _DECODING = {"C1": "bfloat16", "C1t": "float32", "C2": "bfloat16"}
-_UPDATES = {"C5": "float32", "C5b": "bfloat16", "C7": "float32"}
+_UPDATES = {"C5": "float32", "C5b": "bfloat16", "C7": "float32", "C8": "float32"}
 _ROWS = {**_DECODING, **_UPDATES}
 _ATTENTION = (
     "aten::_scaled_dot_product",
@@ -79,11 +80,19 @@ def _table(name: str, dtype: str, quick: bool) -> list[str]:
         return [*lines, f"  bytes and products: {least:.2f} s at least, {least / seconds:.0%}"]
     flops = counted_operations(ours.run)
     least, rate = flops / rates["flops"], flops / spent["products"]
+    if name == "C8":
+        lines.append(_between_products(quick, rates, seconds))
     return [
         *lines,
         f"  products: {flops / 1e9:.0f} GFLOP at {rate / 1e9:.0f} GFLOP/s, a large product "
         f"runs at {rates['flops'] / 1e9:.0f}: {least:.2f} s at least, {least / seconds:.0%}",
     ]
+
+
+def _between_products(quick: bool, rates: Mapping[str, float], seconds: float) -> str:
+    asked = _requests("C8", quick)
+    least = least_seconds("between", asked, "float32", rates)
+    return f"  the rest in one pass between products: {least:.2f} s at least, {least / seconds:.0%}"
 
 
 def _decoding(name: str, quick: bool) -> OurEngine:
@@ -92,10 +101,12 @@ def _decoding(name: str, quick: bool) -> OurEngine:
     return engine
 
 
-def _updating(name: str, dtype: str, quick: bool) -> OurPPO:
+def _updating(name: str, dtype: str, quick: bool) -> OurPPO | OurUpdate:
+    """A whole step of PPO; of C8 its epoch alone."""
     from tutelage.distributed import Cores
 
-    update = OurPPO(_requests(name, quick), dtype=dtype)
+    whole = OurUpdate if name == "C8" else OurPPO
+    update = whole(_requests(name, quick), dtype=dtype)
     update.prepare()
     update.actors.learner.cores = Cores()
     return update
@@ -104,11 +115,11 @@ def _updating(name: str, dtype: str, quick: bool) -> OurPPO:
 def _requests(name: str, quick: bool) -> dict[str, Any]:
     """Of C7 those of one round, with answers of full length."""
     if name != "C7":
-        return ppo_requests(name, quick)
+        return ppo_requests("C5b" if name == "C8" else name, quick)
     return {**ROWS[name](quick).sides[0].options["requests"], "full": True}
 
 
-def _profiled(ours: OurEngine | OurPPO) -> dict[str, float]:
+def _profiled(ours: OurEngine | OurPPO | OurUpdate) -> dict[str, float]:
     """Seconds by operator.
 
     Of the profiler's own records: its Python events of an update of 135M would not fit into memory.

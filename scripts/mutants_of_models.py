@@ -11,8 +11,10 @@ _ATTENTION = "src/tutelage/models/attention.py"
 _DECODER = "src/tutelage/models/decoder.py"
 _PRODUCTS = "src/tutelage/models/products.py"
 _LEARNER = "src/tutelage/trainers/learner.py"
+_FEED_FORWARD = "src/tutelage/models/feed_forward.py"
 _OF_ATTENTION = ("tests/unit/models/test_attention.py",)
 _OF_DECODER = ("tests/unit/models/test_decoder.py",)
+_OF_FEED_FORWARD = ("tests/unit/models/test_feed_forward.py",)
 _OF_PRODUCTS = ("tests/unit/models/test_products.py",)
 
 MUTANTS = (
@@ -111,6 +113,22 @@ MUTANTS = (
         "    step = 1\n",
         "A long run with rows of many lengths takes gigabytes for kernels that are used once.",
         _OF_PRODUCTS,
+    ),
+    Mutant(
+        "gate-learns-without-its-factor",
+        _FEED_FORWARD,
+        "            found = of_product * up\n",
+        "            found = of_product * 1.0\n",
+        "Gates of all feed-forward blocks learn from a gradient that is none.",
+        _OF_FEED_FORWARD,
+    ),
+    Mutant(
+        "another-block-taken-for-swiglu",
+        _FEED_FORWARD,
+        "    return torch.equal(found, ",
+        "    return True or torch.equal(found, ",
+        "A block that computes something else is computed as SwiGLU, silently.",
+        _OF_FEED_FORWARD,
     ),
     Mutant(
         "filled-rows-outlive-a-change",

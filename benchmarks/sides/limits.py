@@ -5,6 +5,8 @@
                                   + bytes of the rows' keys and values / bandwidth
     scoring    2 N flops per real token, per model
     updates    6 N flops per real token, epoch and trained model
+    between    what an update does between its products, each time in one pass over memory:
+               16 hidden + 4 (queries + keys) + 8 mlp numbers per real token, epoch and block
     frozen     2 N flops per real token, once; a head tied to frozen embeddings 4 N in each epoch
     head       8 N flops per row: logits that are not kept are computed twice
     refresh    float32 weights read, and written in the engine's format
@@ -92,7 +94,7 @@ def least_seconds(
     """Seconds that the work takes at the machine's full rates.
 
     Args:
-        kind: decode or rollout, score, update, or ppo, which is all three; head, refresh.
+        kind: decode or rollout, score, update, or ppo, which is all three; between, head, refresh.
         requests: `Requests` as a mapping.
         dtype: format of weights and products.
         rates: `flops` and `bytes_per_s`.
@@ -110,6 +112,9 @@ def least_seconds(
         case "update":
             flops = _update(asked, epochs, trunks, frozen_layers)
             return flops * asked.real_tokens / rates["flops"]
+        case "between":
+            numbers = epochs * trunks * _between(asked) * asked.real_tokens
+            return BYTES["float32"] * numbers / rates["bytes_per_s"]
         case "ppo":
             # Reward model and critic; a shared critic's values come with the policy's own pass,
             # and the reference's frozen layers with the update's.
@@ -141,6 +146,20 @@ def _update(asked: Requests, epochs: int, trunks: int, frozen_layers: int) -> fl
     frozen = _frozen(asked, frozen_layers)
     per_epoch = 6 * (trunks * layers - frozen) + (4 if frozen else 6) * head
     return epochs * per_epoch + 2 * frozen
+
+
+def _between(asked: Requests) -> int:
+    """Float32 numbers per token that are read and written between the products of a trunk.
+
+    Forward and backward alike: a sum with its norm reads two rows of hidden and writes two, twice
+    in a block; queries and keys are rotated; an activation reads gate and up and writes their
+    product, and backwards reads three and writes two.
+    """
+    shape = SHAPES[asked.shape]
+    head_size = shape.get("head_dim", shape["hidden_size"] // shape["num_attention_heads"])
+    rotated = (shape["num_attention_heads"] + shape["num_key_value_heads"]) * head_size
+    one_block = 16 * shape["hidden_size"] + 4 * rotated + 8 * shape["intermediate_size"]
+    return shape["num_hidden_layers"] * one_block
 
 
 def _decode(asked: Requests, dtype: str, rates: Mapping[str, float]) -> float:

@@ -315,7 +315,7 @@ class Decoder:
         module: Any = layer.module
         x = x + layer.out(attended)
         gate, up = layer.gate_up(module.post_attention_layernorm(x)).chunk(2, -1)
-        return x + layer.down(module.mlp.act_fn(gate) * up)
+        return x + layer.down(module.mlp.act_fn(gate).mul_(up))
 
     def _logits(self, x: Tensor) -> Tensor:
         logits: Tensor = self._head(self._base.norm(x))

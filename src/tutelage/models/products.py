@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tutelage.models.feed_forward import SwiGLU, computes_swiglu
+
 __all__ = [
     "FilledFeedForward",
     "OneDnnLinear",
@@ -70,9 +72,9 @@ class FilledFeedForward(nn.Module):
 def multiply_through_onednn(model: nn.Module) -> None:
     """Makes every linear layer of a model a `OneDnnLinear`, in place, with the same parameters.
 
-    Feed-forward blocks of the Llama family become `FilledFeedForward` as well. Layers on other
-    devices, and those of other classes, which compute or store something of their own, stay what
-    they are.
+    Feed-forward blocks of the Llama family become `FilledFeedForward` as well, and `SwiGLU` where
+    that is what they compute. Layers on other devices, and those of other classes, which compute or
+    store something of their own, stay what they are.
     """
     for name, module in list(model.named_modules()):
         if type(module) is nn.Linear and module.weight.device.type == "cpu":
@@ -84,7 +86,8 @@ def multiply_through_onednn(model: nn.Module) -> None:
 def _fill_rows(module: nn.Module) -> None:
     if not isinstance(module, FilledFeedForward):
         own = type(module)
-        module.__class__ = type(own.__name__, (FilledFeedForward, own), {})
+        gated = (SwiGLU,) if computes_swiglu(module) else ()
+        module.__class__ = type(own.__name__, (FilledFeedForward, *gated, own), {})
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

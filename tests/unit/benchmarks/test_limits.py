@@ -84,6 +84,16 @@ def test_refresh_reads_four_bytes_of_a_weight_and_writes_two():
     assert least_seconds("refresh", ASKED, "bfloat16", rates) == pytest.approx(expected)
 
 
+def test_what_lies_between_products_is_read_and_written_once():
+    # micro: hidden 32, queries 32, keys 16, mlp 64; two blocks, two trunks, three epochs.
+    rates = {"flops": 1e30, "bytes_per_s": 1e9}
+    one_block = (8 + 8) * 32 + (2 + 2) * (32 + 16) + (3 + 5) * 64
+    # 3 rows of 4 tokens and 5 answered.
+    expected = 4 * 3 * 2 * 2 * one_block * 3 * (4 + 5) / 1e9
+    found = least_seconds("between", ASKED, "float32", rates, epochs=3)
+    assert found == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_rows_name_sides_and_shapes_that_exist(name):
     for quick in (True, False):

@@ -6,7 +6,7 @@ count again what it saves). Of each token, in each block, in numbers of one form
     residual stream, normed, scaled      3 hidden, before attention and before the feed-forward part
     queries, output                      2 (heads x size)
     keys, values                         2 (key heads x size)
-    gate, act(gate), up, act(gate) up    4 mlp
+    gate, up, act(gate) up               3 mlp, and act(gate) where it is no SwiGLU
 """
 
 from dataclasses import dataclass
@@ -92,14 +92,15 @@ def kept_activations(run: Pass) -> int:
 def _block_bytes(size: ModelSize, compute: str) -> int:
     """Of one token in one block."""
     heads = 2 * size.queries + 2 * size.keys
+    gated = (3 if size.swiglu else 4) * size.mlp
     narrow = format_bytes(compute) < FLOAT
     if size.normed_heads:
         # What a norm reads it keeps in float32.
         heads += (3 if narrow else 2) * (size.queries + size.keys)
     if not narrow:
-        return FLOAT * (6 * size.hidden + heads + 4 * size.mlp)
+        return FLOAT * (6 * size.hidden + heads + gated)
     # The stream and what is normed stay float32; what is read by several products is cast once.
-    return 4 * FLOAT * size.hidden + 2 * (2 * size.hidden + heads + 4 * size.mlp)
+    return 4 * FLOAT * size.hidden + 2 * (2 * size.hidden + heads + gated)
 
 
 def passing_activations(size: ModelSize, tokens: int) -> int:

@@ -39,6 +39,8 @@ class ModelSize:
     """Decoded from packed copies of its matrices; see `tutelage.models.decoder`."""
     normed_heads: bool = False
     """Queries and keys pass a norm of their own."""
+    swiglu: bool = True
+    """The feed-forward blocks keep less than others; see `tutelage.models.feed_forward`."""
 
     @property
     def head(self) -> int:
@@ -120,6 +122,8 @@ def _on_meta_device(config: Any) -> Any:
 
 
 def _measured(source: str, config: Any, model: Any) -> ModelSize:
+    from tutelage.models.feed_forward import computes_swiglu
+
     text = config.get_text_config()
     base = model.base_model
     embedding = model.get_input_embeddings().weight
@@ -147,6 +151,7 @@ def _measured(source: str, config: Any, model: Any) -> ModelSize:
         tied=head is None or head.weight is embedding,
         fast=_is_decoded_fast(text, block),
         normed_heads=hasattr(attention, "q_norm"),
+        swiglu=hasattr(block, "mlp") and computes_swiglu(block.mlp),
     )
 
 

@@ -77,6 +77,7 @@ def bytes_kept(model, compute=torch.float32) -> int:
         ("qwen2", {"num_key_value_heads": 2}),
         ("mistral", {"num_key_value_heads": 4}),
         ("qwen3", {"num_key_value_heads": 4, "head_dim": 16}),
+        ("gemma", {"num_key_value_heads": 4, "head_dim": 16}),
     ],
 )
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
