@@ -14,16 +14,17 @@ __all__ = ["AgainstFirst", "AtEqualLength"]
 
 
 class AtEqualLength:
-    """A `Reward` without what it pays for length: score - slope x tokens.
+    """A `Reward` without what it pays for length: score - max(0, slope) x tokens.
 
     People's liking for long answers is in every reward model of their labels. It makes the signal
     rise with a policy that only writes more, and fall with one that says the same in fewer words.
     Taking out what a score owes to length is after Singhal et al. 2023 (arXiv:2310.03716).
+    What a reward says against long answers stays in: no gaming is more common than lengthening.
     """
 
     def __init__(self, reward: Reward, slope: float) -> None:
         """Args: the reward, and what it pays for a token that the policy wrote."""
-        self.reward, self.slope = reward, slope
+        self.reward, self.slope = reward, max(0.0, slope)
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Score]:
         """What failed has failed here too."""

@@ -117,10 +117,10 @@ def test_watching_changes_no_bit_of_the_training(stage, context, contents, tmp_p
 
 
 def test_a_reward_model_is_asked_about_answers_of_equal_length(stage, context, tmp_path):
-    """What it pays for a token is taken off; disagreement is that of the scores themselves."""
+    """What it pays for a token is taken off, what it charges is not; disagreement is as scored."""
     place, signals = context(), {}
     rewarded = place.resolve(stage(None).reward.model, "model")
-    for name, slope in (("flat", 0.0), ("fond", 0.25)):
+    for name, slope in (("flat", 0.0), ("fond", 0.25), ("averse", -0.25)):
         folder = Path(shutil.copytree(rewarded, tmp_path / name))
         scale = folder / "reward_scale.json"
         scale.write_text(json.dumps(json.loads(scale.read_text()) | {"length_slope": slope}))
@@ -133,6 +133,7 @@ def test_a_reward_model_is_asked_about_answers_of_equal_length(stage, context, t
     for value in values:
         paid = 0.25 * value["length"]
         assert value["held_out/fond"] == pytest.approx(value["held_out/flat"] - paid, abs=1e-12)
+        assert value["held_out/averse"] == value["held_out/flat"]
         assert value["disagreement"] == pytest.approx(0.0, abs=1e-12)
 
 
