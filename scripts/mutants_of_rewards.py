@@ -22,6 +22,7 @@ _MONITORS = ("tests/unit/safety/guard/test_monitors.py",)
 _JUDGES = ("tests/unit/judging/test_judge.py",)
 _PAIRED = ("tests/unit/safety/guard/test_paired.py",)
 _OUTLIERS = ("tests/unit/safety/guard/test_outliers.py",)
+_SIGNALS = ("tests/unit/safety/guard/test_signals.py",)
 _WITHIN = ("tests/unit/safety/guard/test_within_length.py",)
 _DECISIONS = ("tests/unit/safety/guard/test_guard.py",)
 
@@ -249,6 +250,14 @@ MUTANTS = (
         "half = 1.0 * _incomplete_beta",
         "P-values are twice what they are.",
         _PAIRED,
+    ),
+    Mutant(
+        "charge-for-length-taken-off",
+        _GUARD + "signals.py",
+        "reward, max(0.0, slope)\n",
+        "reward, slope\n",
+        "A held-out model that dislikes long answers says nothing against them.",
+        _SIGNALS,
     ),
     Mutant(
         "own-half-of-the-cloud",

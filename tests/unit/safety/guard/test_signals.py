@@ -47,3 +47,9 @@ def test_what_a_score_owes_to_the_tokens_that_the_policy_wrote_is_taken_off():
     scores = signal([PROMPTS[0]] * 4, [short, long, in_turns, long])
     assert [score.value for score in scores[:3]] == [0.0, -3.5, -2.5]
     assert scores[3] is failed
+
+
+def test_what_a_reward_charges_for_length_is_left():
+    given = [Score(1.0)]
+    signal = AtEqualLength(lambda prompts, completions: given, -0.5)
+    assert signal([PROMPTS[0]], answers("much longer")) == given
