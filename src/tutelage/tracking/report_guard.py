@@ -68,8 +68,8 @@ def _together(
     legend = tuple(Legend(one.label, one.colour) for one in series)
     scale = ", in standard deviations" if units else ""
     note = (
-        f"Gain since the first probe{scale}. A reward that rises while held-out signals fall is "
-        "gamed."
+        f"Gain since the first probe{scale}; of held-out reward models without what they pay for "
+        "length. A reward that rises while held-out signals fall is gamed."
     )
     svg = plots.curves(f"guard-{stage}", series)
     return Panel("Reward and held-out signals", note, svg, legend)
