@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.rows import ROWS
 from benchmarks.rows.overhead import INSIDE
-from benchmarks.rows.ppo import OurPPO, ppo_requests
+from benchmarks.rows.ppo import OurPPO
 from benchmarks.rows.update import OurUpdate
 from benchmarks.sides.limits import Rates, least_seconds
 from benchmarks.sides.rollouts import OurEngine
@@ -114,9 +114,8 @@ def _updating(name: str, dtype: str, quick: bool) -> OurPPO | OurUpdate:
 
 def _requests(name: str, quick: bool) -> dict[str, Any]:
     """Of C7 those of one round, with answers of full length."""
-    if name != "C7":
-        return ppo_requests("C5b" if name == "C8" else name, quick)
-    return {**ROWS[name](quick).sides[0].options["requests"], "full": True}
+    requests: dict[str, Any] = ROWS[name](quick).sides[0].options["requests"]
+    return {**requests, "full": True} if name == "C7" else requests
 
 
 def _profiled(ours: OurEngine | OurPPO | OurUpdate) -> dict[str, float]:

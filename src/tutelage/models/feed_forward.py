@@ -4,8 +4,8 @@
     dL/du = silu(g) * dL/dh         dL/dg = silu'(g) * u * dL/dh        h = silu(g) * u
 
 SwiGLU (Shazeer 2020, eq. 6). silu(g) is computed again in the backward pass, and products are
-written over one of their factors: a quarter of what the block would keep is not kept, and half of
-the tensors of its width are not made, with the same numbers as without.
+written over one of their factors: g, u and h are kept and silu(g) is not, and of five tensors of
+their width, forward and backward, two are not made. The numbers are the same as without.
 """
 
 from types import SimpleNamespace
