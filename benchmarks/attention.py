@@ -10,6 +10,8 @@ had a turn.
     new tokens  one token of each of some rows, keys and values of 128 tokens out of stores that
                 have room for more, of 30 layers in turn; fewer than 64 key heads of all rows are
                 left to the kernel, and come out near 1
+    compiled    the last two again, by what is compiled for the processor where there is a compiler;
+                for prompts that turns heads and stores keys as well, as the kernel's side does
 """
 
 import argparse
@@ -28,9 +30,11 @@ from tutelage.models.attention import (
     prompt_attention,
     short_row_attention,
 )
+from tutelage.native import decoding
 
 _LENGTHS = (32, 64, 100, LONGEST, 160, 200, 256, 512)
 _PROMPTS = (16, 32, 64, 128)
+_COMPILED_PROMPTS = (16, 64, 128, 256, 512)
 _ROWS = (8, 32, 64, 128)
 _TOKENS, _HEADS, _KEY_HEADS, _SIZE = 1024, 9, 3, 64
 _LAYERS, _COLUMNS, _ROOM = 30, 128, 32
@@ -56,13 +60,26 @@ def main(arguments: list[str] | None = None) -> int:
         for dtype in (torch.bfloat16, torch.float32):
             name = f"new tokens of {rows} rows, {str(dtype).removeprefix('torch.')}"
             _report(name, _new_tokens(rows, dtype, chosen.rounds))
+    if decoding.available(torch.device("cpu"), torch.float32):
+        _report_compiled(chosen.rounds)
     return 0
+
+
+def _report_compiled(rounds: int) -> None:
+    for dtype in (torch.bfloat16, torch.float32):
+        name = str(dtype).removeprefix("torch.")
+        for length in _COMPILED_PROMPTS:
+            found = _compiled(_TOKENS // length, length, dtype, rounds)
+            _report(f"compiled, prompts of {length}, {name}", found)
+        for rows in _ROWS:
+            found = _compiled(rows, 1, dtype, rounds)
+            _report(f"compiled, {rows} new tokens, {name}", found)
 
 
 def _report(name: str, found: Sequence[float]) -> None:
     ratios = sorted(found)
     median = statistics.median(ratios)
-    print(f"{name:32}  {median:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})", flush=True)
+    print(f"{name:36}  {median:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})", flush=True)
 
 
 def _short_rows(length: int, rounds: int) -> list[float]:
@@ -135,6 +152,42 @@ def _new_tokens(rows: int, dtype: torch.dtype, rounds: int) -> list[float]:
         return functional.scaled_dot_product_attention(query, key, value, scale=scale)
 
     return _ratios(lambda: seconds(fused), lambda: seconds(plain), rounds)
+
+
+@torch.no_grad()
+def _compiled(rows: int, time_: int, dtype: torch.dtype, rounds: int) -> list[float]:
+    """Of prompts, or of the token behind the columns of a store."""
+    random = torch.Generator().manual_seed(0)
+    heads = decoding.Heads(_HEADS, _KEY_HEADS, _SIZE)
+    columns = time_ if time_ > 1 else _COLUMNS
+    joined = torch.randn(rows, time_, heads.width, generator=random).to(dtype)
+    rotation = torch.ones(rows, time_, _SIZE), torch.zeros(rows, time_, _SIZE)
+    shape = (2, rows, _KEY_HEADS, columns + _ROOM, _SIZE)
+    stores = [torch.randn(shape, generator=random).to(dtype) for _ in range(_LAYERS)]
+    start, scale = torch.zeros(rows, dtype=torch.long), _SIZE**-0.5
+
+    def seconds(*, ours: bool) -> float:
+        began = time.perf_counter()
+        for keys, values in stores:
+            asked = scale if ours else None
+            decoding.read(joined, rotation, heads, keys, values, start, columns - time_, asked)
+            if ours:
+                continue
+            query, key, value = (
+                part.transpose(1, 2)
+                for part in joined.view(rows, time_, -1, _SIZE).split(
+                    (_HEADS, _KEY_HEADS, _KEY_HEADS), 2
+                )
+            )
+            if time_ > 1:
+                prompt_attention(query, key, value, None, scale)
+            else:
+                asked_by = query.reshape(rows, _KEY_HEADS, -1, _SIZE)
+                seen = (store[:, :, :columns] for store in (keys, values))
+                new_token_attention(asked_by, *seen, None, scale)
+        return time.perf_counter() - began
+
+    return _ratios(lambda: seconds(ours=False), lambda: seconds(ours=True), rounds)
 
 
 def _ratios(fused: Callable[[], float], plain: Callable[[], float], rounds: int) -> list[float]:

@@ -5,7 +5,7 @@ take at the rates that this machine reaches in the same run: the least that matr
 bounds the whole, however fast everything else is made.
 
     products     matrix products, counted by their shapes, against the rate of a large product
-    attention    its operators, forward and backward
+    attention    its operators, forward and backward; in decoding with rotation and storing of keys
     optimiser    AdamW
     the rest     norms, activations, softmax, copies, Python
 """
@@ -15,7 +15,8 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from benchmarks.rows import ROWS
@@ -34,6 +35,7 @@ _ATTENTION = (
     "aten::_efficient_attention",
     "aten::bmm",
     "aten::_softmax",
+    "compiled::read",
 )
 """Only attention has a product per head, and a softmax that is no logarithm."""
 _OPTIMISER = ("aten::_fused_adamw_",)
@@ -125,12 +127,32 @@ def _profiled(ours: OurEngine | OurPPO | OurUpdate) -> dict[str, float]:
     """
     from torch.autograd.profiler import profile
 
-    with profile() as profiler:
+    with _compiled_operations_named(), profile() as profiler:
         ours.run()
     events = profiler.kineto_results.events()
     return seconds_by_operator(
         (e.start_thread_id(), e.start_ns(), e.end_ns(), e.name()) for e in events
     )
+
+
+@contextmanager
+def _compiled_operations_named() -> Iterator[None]:
+    """The profiler knows only torch's operators by itself."""
+    from torch.profiler import record_function
+
+    from tutelage.native import decoding
+
+    call = decoding._call
+
+    def named(name: str, *arguments: Any) -> bool | None:
+        with record_function(f"compiled::{name}"):
+            return call(name, *arguments)
+
+    decoding._call = named
+    try:
+        yield
+    finally:
+        decoding._call = call
 
 
 def counted_operations(work: Callable[[], object]) -> float:

@@ -165,8 +165,8 @@ MUTANTS = (
     Mutant(
         "sampler-positions-from-padding",
         "src/tutelage/models/decoder.py",
-        "rotation = self._rotation(x, (column - cache.start)[:, None])",
-        "rotation = self._rotation(x, torch.full_like(cache.start, column)[:, None])",
+        "(columns - cache.start[place, None]).clamp(min=0)",
+        "columns.expand(len(tokens), -1)",
         "What is sampled depends on how much padding the batch has.",
         ("tests/unit/models/test_decoder.py",),
     ),

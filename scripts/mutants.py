@@ -159,7 +159,7 @@ def planted(mutant: Mutant, tree: Path = ROOT) -> str:
     """The file's text with the mistake in it.
 
     Raises:
-        ValueError: the original text is not there exactly once, or the result is no Python.
+        ValueError: the original text is not there exactly once, or Python is no Python any more.
     """
     path = tree / mutant.file
     source = path.read_text("utf-8") if path.exists() else ""
@@ -167,10 +167,11 @@ def planted(mutant: Mutant, tree: Path = ROOT) -> str:
     if count != 1:
         raise ValueError(f"{mutant.file} holds the original text {count} times, not once")
     changed = source.replace(mutant.old, mutant.new)
-    try:
-        compile(changed, mutant.file, "exec")
-    except SyntaxError as error:
-        raise ValueError(f"the changed file is no Python: {error}") from error
+    if path.suffix == ".py":
+        try:
+            compile(changed, mutant.file, "exec")
+        except SyntaxError as error:
+            raise ValueError(f"the changed file is no Python: {error}") from error
     return changed
 
 

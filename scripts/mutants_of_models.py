@@ -8,11 +8,13 @@ from mutant import Mutant
 __all__ = ["MUTANTS"]
 
 _ATTENTION = "src/tutelage/models/attention.py"
-_DECODER = "src/tutelage/models/decoder.py"
+_COMPILED = "src/tutelage/native/decoding.cpp"
+_OPERATIONS = "src/tutelage/models/decoder_operations.py"
 _PRODUCTS = "src/tutelage/models/products.py"
 _LEARNER = "src/tutelage/trainers/learner.py"
 _FEED_FORWARD = "src/tutelage/models/feed_forward.py"
 _OF_ATTENTION = ("tests/unit/models/test_attention.py",)
+_OF_COMPILED = ("tests/unit/native/test_decoding.py",)
 _OF_DECODER = ("tests/unit/models/test_decoder.py",)
 _OF_FEED_FORWARD = ("tests/unit/models/test_feed_forward.py",)
 _OF_PRODUCTS = ("tests/unit/models/test_products.py",)
@@ -52,17 +54,17 @@ MUTANTS = (
     ),
     Mutant(
         "piece-counts-its-padding",
-        _DECODER,
-        "cache.start[place] - first",
-        "cache.start[place]",
+        _OPERATIONS,
+        "mask, first = _prompt_mask(start - column,",
+        "mask, first = _prompt_mask(start,",
         "A piece of prompts that lacks others' padding takes its own tokens for padding.",
         _OF_DECODER,
     ),
     Mutant(
         "piece-written-in-front",
-        _DECODER,
-        "cache.keys[number][place, :, first:] = key",
-        "cache.keys[number][place, :, : key.shape[2]] = key",
+        _OPERATIONS,
+        "keys[:, :, self.column : self.column + time] = key",
+        "keys[:, :, :time] = key",
         "Keys of short prompts lie where their padding was read before.",
         _OF_DECODER,
     ),
@@ -161,5 +163,53 @@ MUTANTS = (
         "return filled[-shape[:-1].numel() :].view(*shape[:-1], filled.shape[-1])",
         "Each token is continued with what the feed-forward block made of another.",
         _OF_PRODUCTS,
+    ),
+    Mutant(
+        "compiled-softmax-counts-what-is-not-there",
+        _COMPILED,
+        "i < padded; i++) scores[i] = -std::numeric_limits<float>::infinity();",
+        "i < padded; i++) scores[i] = 0.0f;",
+        "Compiled attention gives columns that do not exist a share of what queries hear.",
+        _OF_COMPILED,
+    ),
+    Mutant(
+        "compiled-keys-turned-as-queries",
+        _COMPILED,
+        "turn(heads, own, token, heads.key_weight);",
+        "turn(heads, own, token, heads.query_weight);",
+        "Keys of a model that norms its heads are normed by the weights of its queries.",
+        _OF_COMPILED,
+    ),
+    Mutant(
+        "compiled-draw-counts-blocks-twice",
+        _COMPILED,
+        "double rest = (target - before) / (weights[block] / sums[block]);",
+        "double rest = target / (weights[block] / sums[block]);",
+        "Of a large vocabulary, late blocks have their last tokens drawn.",
+        _OF_COMPILED,
+    ),
+    Mutant(
+        "compiled-draw-hides-what-is-not-finite",
+        _COMPILED,
+        "return x < -87.0f ? all(0.0f) : p * two;",
+        "return x > -87.0f ? p * two : all(0.0f);",
+        "Logits that are NaN are drawn from as if they were impossible, and training goes on.",
+        _OF_COMPILED,
+    ),
+    Mutant(
+        "library-of-anybody",
+        "src/tutelage/native/compiling.py",
+        "return alone and (not hasattr",
+        "return True or (not hasattr",
+        "A library that others may write to is loaded, and runs as this user.",
+        ("tests/unit/native/test_compiling.py",),
+    ),
+    Mutant(
+        "compiled-norm-not-asked",
+        _OPERATIONS,
+        "if torch.allclose(norm(x), x * scale * found.weight, rtol=1e-5, atol=1e-6):",
+        "if found.epsilon:",
+        "A norm that is not what it is called is compiled as if it were.",
+        _OF_DECODER,
     ),
 )

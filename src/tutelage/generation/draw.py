@@ -6,11 +6,15 @@ so that nothing is added up entry by entry but what one block holds:
 
     weights  | block 0 | block 1 | ... | block n |      the block in which u * sum lies,
                   sum       sum           sum           then the entry in that block
+
+On a processor with a compiler all of it is one pass over the logits (`tutelage.native`).
 """
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from tutelage.native import decoding
 
 __all__ = ["draw"]
 
@@ -34,9 +38,26 @@ def draw(
         logits: of the next token.
         temperature: divides them.
         generator: source of the random numbers.
-        room: float32, overwritten; who draws again and again gives the same and spares a new tensor
-            of the logits' size each time.
+        room: float32, may be overwritten; who draws again and again gives the same and spares a new
+            tensor of the logits' size each time.
     """
+    shape, device = (len(logits), 1), logits.device
+    if temperature == 0.0:
+        uniform = torch.zeros(shape, device=device)
+    else:
+        uniform = torch.rand(shape, generator=generator, device=device, dtype=torch.float32)
+    if decoding.available(device, logits.dtype):
+        return decoding.draw(logits.contiguous(), temperature, uniform.squeeze(1))
+    return _draw(logits, temperature, uniform, room)
+
+
+def _draw(
+    logits: Float[Tensor, "batch vocabulary"],
+    temperature: float,
+    uniform: Float[Tensor, "batch 1"],
+    room: Float[Tensor, "batch vocabulary"] | None,
+) -> tuple[Int[Tensor, " batch"], Float[Tensor, " batch"]]:
+    """In torch's own operations."""
     scaled = torch.empty_like(logits, dtype=torch.float32) if room is None else room
     scaled = _divide(scaled.copy_(logits), temperature)
     highest = scaled.amax(-1, keepdim=True)
@@ -45,9 +66,6 @@ def draw(
     if temperature == 0.0:
         tokens = logits.argmax(-1, keepdim=True)
     else:
-        uniform = torch.rand(
-            len(logits), 1, generator=generator, device=logits.device, dtype=torch.float32
-        )
         tokens = _entry(weights, sums, uniform)
     # Sums add up pairwise; the end of a running sum would be off in the fourth digit.
     chosen = _divide(logits.gather(1, tokens).float(), temperature)

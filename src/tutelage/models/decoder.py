@@ -13,7 +13,7 @@ training has changed them. Whether a model is of this family is not asked of its
 must be there, and the logits must be those of the model itself.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any, Self, cast
@@ -26,76 +26,30 @@ from transformers import PreTrainedModel
 
 from tutelage.config.sharing import READ_AT_ONCE
 from tutelage.models.adapters import effective_weight
-from tutelage.models.attention import new_token_attention, new_token_mask, prompt_attention
 from tutelage.models.causal import base_model
+from tutelage.models.column_cache import ColumnCache
+from tutelage.models.decoder_operations import (
+    BlockShape,
+    NativeOperations,
+    Operations,
+    PlainOperations,
+)
 from tutelage.models.products import multiply, packed
 
-__all__ = ["ColumnCache", "Decoder"]
+__all__ = ["Decoder"]
 
 _AGREEMENT = {torch.float32: 1e-3, torch.bfloat16: 2e-1}
 """Largest difference of logits of unit scale from the model's own; a part that is missing or
 misread, such as a norm's offset, moves them by more."""
-_BLOCK = 32
-"""Columns added at a time: adding one would copy everything at every token."""
 _PACK_FROM = 1 << 13
 """Weights from which a layout of its own is faster than the plain matrix product."""
-
-
-@dataclass
-class ColumnCache:
-    """Keys and values of rows that all write into the same column.
-
-        row 0   . . p p p y y y|          start 2
-        row 1   p p p p p y y y|          start 0
-
-    Prompts are padded on the left, so that one column takes the next token of every row.
-    """
-
-    keys: list[Float[Tensor, "rows heads columns size"]]
-    """Of each layer."""
-    values: list[Float[Tensor, "rows heads columns size"]]
-    start: Int[Tensor, " rows"]
-    """First column of each row."""
-    end: int
-    """Columns written so far; those behind are room for more."""
-
-    def keep(self, rows: Int[Tensor, " kept"]) -> None:
-        """Drops all rows but those given, and the columns in front that none of them uses."""
-        self.start = self.start[rows]
-        first = int(self.start.min())
-        self._change(lambda store: store[:, :, first : self.end][rows])
-        self.start = self.start - first
-        self.end -= first
-
-    def reserve(self) -> None:
-        """Makes room for one more column."""
-        if self.end == self.keys[0].shape[2]:
-            self._change(_longer)
-
-    def repeat(self, times: int) -> None:
-        """Every row `times` times, side by side."""
-        if times > 1:
-            self.start = self.start.repeat_interleave(times)
-            self._change(lambda store: store.repeat_interleave(times, 0))
-
-    def _change(self, change: Callable[[Tensor], Tensor]) -> None:
-        self.keys = [change(store) for store in self.keys]
-        self.values = [change(store) for store in self.values]
-
-
-def _longer(store: Tensor) -> Tensor:
-    """With room for more columns, which hold anything until they are written."""
-    rows, heads, columns, size = store.shape
-    longer = store.new_empty(rows, heads, columns + _BLOCK, size)
-    longer[:, :, :columns] = store
-    return longer
 
 
 @dataclass
 class _Layer:
     """One transformer block, its products joined and packed."""
 
-    module: nn.Module
+    module: Any
     qkv: "_Linear"
     out: "_Linear"
     gate_up: "_Linear"
@@ -144,15 +98,18 @@ class Decoder:
         """
         # Which parts the model has is not known before they are asked for.
         self._base = cast(Any, base_model(model))
-        self._compute = compute
-        config = model.config
-        attention = self._base.layers[0].self_attn
-        self._size: int = attention.head_dim
-        self._heads: int = config.num_attention_heads
-        self._kv_heads: int = config.num_key_value_heads
-        self._scale: float = attention.scaling
+        config, attention = model.config, self._base.layers[0].self_attn
+        self._shape = BlockShape(
+            heads=config.num_attention_heads,
+            key_heads=config.num_key_value_heads,
+            size=attention.head_dim,
+            scale=attention.scaling,
+            compute=compute,
+        )
         self._layers = [self._read(layer) for layer in self._base.layers]
         self._head = _Linear([model.get_output_embeddings()], compute)
+        native = NativeOperations.of(self._shape, self._base.layers, self._base.norm)
+        self._operations: Operations = native or PlainOperations(self._shape)
 
     @classmethod
     @torch.no_grad()
@@ -162,14 +119,14 @@ class Decoder:
             return None
         try:
             decoder = cls(model, compute)
-            tokens = torch.arange(10, device=model.device).view(2, 5) % model.config.vocab_size
-            _, cache = decoder.prefill(tokens, torch.tensor([0, 2], device=model.device))
-            ours = decoder.step(torch.ones(2, dtype=torch.long, device=model.device), cache)
-        except (AttributeError, TypeError, RuntimeError):
+            return decoder if decoder._agrees_with(model) else None
+        except (AttributeError, TypeError, RuntimeError, ValueError):
             return None
-        theirs = torch.stack([_last_logits(model, [*row, 1]) for row in (tokens[0], tokens[1, 2:])])
-        close = torch.allclose(ours.float(), theirs.float(), atol=_AGREEMENT[compute], rtol=1e-2)
-        return decoder if close else None
+
+    @property
+    def native(self) -> bool:
+        """Whether what lies between its products is compiled."""
+        return isinstance(self._operations, NativeOperations)
 
     def refresh(self) -> None:
         """Copies the model's weights again: nothing tells whether training has changed them."""
@@ -177,6 +134,7 @@ class Decoder:
             for linear in (layer.qkv, layer.out, layer.gate_up, layer.down):
                 linear.refresh()
         self._head.refresh()
+        self._operations.refresh()
 
     def prefill(
         self, tokens: Int[Tensor, "rows time"], start: Int[Tensor, " rows"]
@@ -196,130 +154,78 @@ class Decoder:
         cache = self._empty_cache(start, tokens.shape[1])
         lengths = (tokens.shape[1] - start).tolist()
         at_once = READ_AT_ONCE.get(tokens.device.type, READ_AT_ONCE["cuda"])
+        # Their lengths are known here: to ask the device for them would wait for it each time.
         logits = [
-            self._read_piece(tokens, lengths[rows], rows, cache)
+            self._forward(tokens[rows, tokens.shape[1] - max(lengths[rows]) :], cache, rows)
             for rows in _pieces(lengths, at_once)
         ]
         return torch.cat(logits), cache
-
-    def _empty_cache(self, start: Tensor, columns: int) -> ColumnCache:
-        """Zeros in front of each row: what nobody reads must still be no NaN."""
-        shape = len(start), self._kv_heads, columns, self._size
-        keys, values = (
-            [torch.zeros(shape, dtype=self._compute, device=start.device) for _ in self._layers]
-            for _ in range(2)
-        )
-        return ColumnCache(keys, values, start, columns)
-
-    def _read_piece(
-        self, tokens: Tensor, lengths: Sequence[int], place: slice, cache: ColumnCache
-    ) -> Float[Tensor, "rows vocabulary"]:
-        """Reads some of the rows, without the columns in front that are padding in all of them.
-
-        `lengths` are these rows' own: to ask the device for them would wait for it at each piece.
-        """
-        rows, time = len(lengths), max(lengths)
-        first = tokens.shape[1] - time
-        tokens, start = tokens[place, first:], cache.start[place] - first
-        columns = torch.arange(time, device=tokens.device)
-        own = columns[None, None, :] >= start[:, None, None]
-        sees = (columns[None, None, :] <= columns[None, :, None]) & own
-        # Padding sees itself: a row of nothing but -inf would turn into NaN and spread.
-        sees = sees | torch.eye(time, dtype=torch.bool, device=tokens.device)
-        mask = None if min(lengths) == time else self._additive(sees[:, None])
-        x = self._embed(tokens)
-        rotation = self._rotation(x, (columns[None] - start[:, None]).clamp(min=0))
-        for number, layer in enumerate(self._layers):
-            query, key, value = self._project(layer, x, rotation)
-            cache.keys[number][place, :, first:] = key
-            cache.values[number][place, :, first:] = value
-            attended = prompt_attention(query, key, value, mask, self._scale)
-            x = self._finish(layer, x, attended.transpose(1, 2).reshape(rows, time, -1))
-        return self._logits(x[:, -1])
 
     def step(
         self, tokens: Int[Tensor, " rows"], cache: ColumnCache
     ) -> Float[Tensor, "rows vocabulary"]:
         """Reads one more token of each row; logits of the one after it."""
         cache.reserve()
-        column, rows = cache.end, len(tokens)
-        first = int(cache.start.min())
         cache.end += 1
-        mask = None
-        if bool((cache.start > first).any()):
-            columns = torch.arange(first, cache.end, device=tokens.device)
-            mask = self._additive((columns[None] >= cache.start[:, None])[:, None, None])
-            mask = new_token_mask(mask, self._kv_heads, self._heads // self._kv_heads)
-        x = self._embed(tokens[:, None])
-        rotation = self._rotation(x, (column - cache.start)[:, None])
-        for number, layer in enumerate(self._layers):
-            query, key, value = self._project(layer, x, rotation)
-            cache.keys[number][:, :, column] = key[:, :, 0]
-            cache.values[number][:, :, column] = value[:, :, 0]
-            # Heads that share keys ask together, as if they were tokens.
-            asked = query.reshape(rows, self._kv_heads, -1, self._size)
-            attended = new_token_attention(
-                asked,
-                cache.keys[number][:, :, first : cache.end],
-                cache.values[number][:, :, first : cache.end],
-                mask,
-                self._scale,
-            )
-            x = self._finish(layer, x, attended.reshape(rows, 1, -1))
-        return self._logits(x[:, 0])
+        return self._forward(tokens[:, None], cache, slice(None))
 
-    def _additive(self, allowed: Tensor) -> Tensor:
-        """The mask as attention adds it; made once, where a boolean one is converted per layer."""
-        lowest = torch.finfo(self._compute).min
-        zero = torch.zeros((), dtype=self._compute, device=allowed.device)
-        return torch.where(allowed, zero, lowest)
-
-    def _read(self, layer: Any) -> _Layer:
-        attention, mlp = layer.self_attn, layer.mlp
-        return _Layer(
-            layer,
-            qkv=_Linear([attention.q_proj, attention.k_proj, attention.v_proj], self._compute),
-            out=_Linear([attention.o_proj], self._compute),
-            gate_up=_Linear([mlp.gate_proj, mlp.up_proj], self._compute),
-            down=_Linear([mlp.down_proj], self._compute),
+    def _empty_cache(self, start: Tensor, columns: int) -> ColumnCache:
+        """Zeros in front of each row: what nobody reads must still be no NaN."""
+        shape = len(start), self._shape.key_heads, columns, self._shape.size
+        keys, values = (
+            [torch.zeros(shape, dtype=self._shape.compute, device=start.device) for _ in layers]
+            for layers in (self._layers, self._layers)
         )
+        return ColumnCache(keys, values, start, columns)
+
+    def _forward(
+        self, tokens: Int[Tensor, "rows time"], cache: ColumnCache, place: slice
+    ) -> Float[Tensor, "rows vocabulary"]:
+        """Reads tokens into the last columns written, of the rows at `place`."""
+        column = cache.end - tokens.shape[1]
+        do, x = self._operations, self._embed(tokens)
+        columns = torch.arange(column, cache.end, device=tokens.device)
+        positions = (columns - cache.start[place, None]).clamp(min=0)
+        attend = do.reading(self._rotation(x, positions), cache, place, column)
+        change: Tensor | None = None
+        for number, layer in enumerate(self._layers):
+            block = layer.module
+            x, read = do.add_and_normalise(x, change, block.input_layernorm)
+            heard = attend(number, block.self_attn, layer.qkv(read))
+            x, read = do.add_and_normalise(x, layer.out(heard), block.post_attention_layernorm)
+            change = layer.down(do.gate(block.mlp, layer.gate_up(read)))
+        assert change is not None, "a model has blocks"
+        _, read = do.add_and_normalise(_last(x), _last(change), self._base.norm)
+        return self._head(read[:, 0])
 
     def _embed(self, tokens: Tensor) -> Tensor:
         embedded: Tensor = self._base.embed_tokens(tokens)
         return embedded
 
+    def _agrees_with(self, model: PreTrainedModel) -> bool:
+        """Whether logits of two short rows are those of the model's own forward pass."""
+        device, compute = model.device, self._shape.compute
+        tokens = torch.arange(10, device=device).view(2, 5) % model.config.vocab_size
+        _, cache = self.prefill(tokens, torch.tensor([0, 2], device=device))
+        ours = self.step(torch.ones(2, dtype=torch.long, device=device), cache)
+        theirs = torch.stack([_last_logits(model, [*row, 1]) for row in (tokens[0], tokens[1, 2:])])
+        return torch.allclose(ours.float(), theirs.float(), atol=_AGREEMENT[compute], rtol=1e-2)
+
+    def _read(self, layer: Any) -> _Layer:
+        attention, mlp, compute = layer.self_attn, layer.mlp, self._shape.compute
+        return _Layer(
+            layer,
+            qkv=_Linear([attention.q_proj, attention.k_proj, attention.v_proj], compute),
+            out=_Linear([attention.o_proj], compute),
+            gate_up=_Linear([mlp.gate_proj, mlp.up_proj], compute),
+            down=_Linear([mlp.down_proj], compute),
+        )
+
     def _rotation(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine, and sine with the sign that the other half of a head has beside it."""
         cosine, sine = self._base.rotary_emb(x, positions)
-        left, right = sine[:, None].chunk(2, -1)
-        return cosine[:, None], torch.cat((-left, right), -1)
-
-    def _project(
-        self, layer: _Layer, x: Tensor, rotation: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values `[rows, heads, time, size]`, rotated."""
-        attention: Any = layer.module.self_attn
-        joined = layer.qkv(layer.module.input_layernorm(x))  # type: ignore[operator]
-        joined = joined.view(*x.shape[:2], -1, self._size)
-        asking = self._heads + self._kv_heads
-        both, value = joined.transpose(1, 2).split((asking, self._kv_heads), dim=1)
-        if hasattr(attention, "q_norm"):
-            query, key = both.split((self._heads, self._kv_heads), dim=1)
-            both = torch.cat((attention.q_norm(query), attention.k_norm(key)), dim=1)
-        rotated = _rotate(both, *rotation).to(value.dtype)
-        query, key = rotated.split((self._heads, self._kv_heads), dim=1)
-        return query, key, value
-
-    def _finish(self, layer: _Layer, x: Tensor, attended: Tensor) -> Tensor:
-        """The output projection and the feed-forward block, each added to the stream."""
-        module: Any = layer.module
-        x = x + layer.out(attended)
-        gate, up = layer.gate_up(module.post_attention_layernorm(x)).chunk(2, -1)
-        return x + layer.down(module.mlp.act_fn(gate).mul_(up))
-
-    def _logits(self, x: Tensor) -> Tensor:
-        logits: Tensor = self._head(self._base.norm(x))
-        return logits
+        left, right = sine.chunk(2, -1)
+        return cosine, torch.cat((-left, right), -1)
 
 
 def _pieces(lengths: Sequence[int], tokens: int) -> list[slice]:
@@ -331,8 +237,9 @@ def _pieces(lengths: Sequence[int], tokens: int) -> list[slice]:
     return [slice(begin, end) for begin, end in pairwise((0, *ends, len(lengths)))]
 
 
-def _rotate(x: Tensor, cosine: Tensor, signed_sine: Tensor) -> Tensor:
-    return x * cosine + x.roll(x.shape[-1] // 2, -1) * signed_sine
+def _last(x: Tensor) -> Tensor:
+    """The last token of each row."""
+    return x[:, -1:].contiguous()
 
 
 def _last_logits(model: PreTrainedModel, ids: Sequence[int]) -> Tensor:

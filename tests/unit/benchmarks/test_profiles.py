@@ -1,9 +1,17 @@
 import pytest
 import torch
-from benchmarks.profiles import counted_operations, seconds_by_kind, seconds_by_operator
+from benchmarks.profiles import (
+    _compiled_operations_named,
+    _profiled,
+    counted_operations,
+    seconds_by_kind,
+    seconds_by_operator,
+)
 from torch import nn
 
 from tutelage.models.products import multiply, packed
+from tutelage.native import decoding
+from tutelage.native.compiling import library
 
 SECOND = 10**9
 
@@ -43,3 +51,24 @@ def test_operations_are_those_of_all_products_but_attentions():
         torch.bmm(x, x.transpose(1, 2))
 
     assert counted_operations(work) == 4 * 2 * 15 * 16 * 8
+
+
+@pytest.mark.skipif(library() is None, reason="no C++ compiler")
+def test_compiled_operations_are_seen():
+    class Decoding:
+        def run(self) -> None:
+            heads, time = decoding.Heads(1, 1, 16), 64
+            stores = [torch.zeros(4, 1, time, 16) for _ in range(2)]
+            rotation = torch.ones(4, time, 16), torch.zeros(4, time, 16)
+            start = torch.zeros(4, dtype=torch.long)
+            decoding.read(torch.randn(4, time, 48), rotation, heads, *stores, start, 0, 1.0)
+            decoding.gate(torch.randn(4, 32))
+
+    call = decoding._call
+    by_operator = _profiled(Decoding())
+    assert seconds_by_kind(by_operator)["attention"] == by_operator["compiled::read"] > 0
+    assert by_operator["compiled::gate"] > 0
+    assert decoding._call is call
+    with pytest.raises(ZeroDivisionError), _compiled_operations_named():
+        _ = 1 / 0
+    assert decoding._call is call

@@ -4,6 +4,16 @@ import pytest
 import torch
 
 from tutelage.generation.draw import draw
+from tutelage.native import decoding
+
+
+@pytest.fixture(autouse=True, params=["compiled", "torch"])
+def operations(request, monkeypatch):
+    """Of both kinds, wherever there is a compiler."""
+    if request.param == "torch":
+        monkeypatch.setattr(decoding, "library", lambda: None)
+    return request.param
+
 
 CHI_SQUARE_999 = {1: 10.83, 2: 13.82, 3: 16.27, 4: 18.47, 5: 20.52, 7: 24.32}
 """99.9 % quantiles by degrees of freedom."""

@@ -7,8 +7,19 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from tutelage.config.sharing import READ_AT_ONCE
-from tutelage.models import attention
+from tutelage.models import attention, decoder_operations
 from tutelage.models.decoder import Decoder, _pieces
+from tutelage.native import decoding
+from tutelage.native.compiling import library
+
+
+@pytest.fixture(autouse=True, params=["compiled", "torch"])
+def operations(request, monkeypatch):
+    """Of both kinds, wherever there is a compiler."""
+    if request.param == "torch":
+        monkeypatch.setattr(decoding, "library", lambda: None)
+    return request.param
+
 
 FAMILY = {
     "llama": {},
@@ -83,6 +94,57 @@ def test_logits_are_those_of_the_model(name, more, many, monkeypatch):
     decoder = Decoder.of(model)
     assert decoder is not None
     for text, logits in zip(*decoded(decoder, more), strict=True):
+        with torch.no_grad():
+            torch.testing.assert_close(logits, logits_of(model, text), rtol=1e-4, atol=1e-4)
+
+
+COMPILED = {"llama", "qwen2", "qwen3", "mistral"}
+"""Of Gemma another activation is known to torch alone."""
+
+
+@pytest.mark.skipif(library() is None, reason="no C++ compiler")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", FAMILY)
+def test_what_lies_between_products_is_compiled_where_all_of_it_is_known(name, dtype, operations):
+    decoder = Decoder.of(build(name, **FAMILY[name]), dtype)
+    assert decoder is not None
+    assert decoder.native == (operations == "compiled" and name in COMPILED)
+
+
+def _another_norm(model):
+    model.model.norm = torch.nn.LayerNorm(64)
+
+
+def _another_epsilon(model):
+    """That of another norm than it says."""
+    norm = model.model.layers[1].post_attention_layernorm
+    norm.forward = lambda x: x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1.0) * norm.weight
+
+
+def _another_activation(model):
+    model.model.layers[1].mlp.act_fn = torch.nn.GELU()
+
+
+@pytest.mark.parametrize("change", [_another_norm, _another_epsilon, _another_activation])
+def test_a_part_that_is_not_what_is_compiled_is_left_to_torch(change):
+    """And is right there, or declined."""
+    model = build("llama")
+    change(model)
+    decoder = Decoder.of(model)
+    assert decoder is not None
+    assert not decoder.native
+    for text, logits in zip(*decoded(decoder, 3), strict=True):
+        with torch.no_grad():
+            torch.testing.assert_close(logits, logits_of(model, text), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("longest", [3, 256])
+def test_long_prompts_are_read_by_the_fused_kernel(longest, monkeypatch):
+    """Both ways give the same logits, and leave the same keys and values."""
+    monkeypatch.setattr(decoder_operations, "_ASKED_ONE_BY_ONE", longest)
+    model = build("qwen3", head_dim=16)
+    decoder = Decoder.of(model)
+    for text, logits in zip(*decoded(decoder, 5), strict=True):
         with torch.no_grad():
             torch.testing.assert_close(logits, logits_of(model, text), rtol=1e-4, atol=1e-4)
 

@@ -2,17 +2,18 @@ import re
 import sys
 
 import pytest
-from benchmarks.pages import main
+from benchmarks.switches import main
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux has these pages")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="its pages, its count of memory")
 
 
-def test_a_row_has_a_line_with_both_clocks_and_memory(capsys):
-    assert main(["C4", "--quick", "--rounds", "2"]) == 0
+@pytest.mark.parametrize(("switch", "row"), [("pages", "C4"), ("native", "C1t")])
+def test_a_row_has_a_line_with_both_clocks_and_memory(switch, row, capsys):
+    assert main([switch, row, "--quick", "--rounds", "2"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     number = r"(\d+\.\d{3})"
     interval = rf"{number} \({number} to {number}\)"
-    found = re.fullmatch(rf"C4 +wall_s {interval}, cpu_s {interval}, memory {number}", line)
+    found = re.fullmatch(rf"{row} +wall_s {interval}, cpu_s {interval}, memory {number}", line)
     assert found is not None, line
     wall, low, high, *_, memory = map(float, found.groups())
     assert low <= wall <= high
@@ -21,5 +22,5 @@ def test_a_row_has_a_line_with_both_clocks_and_memory(capsys):
 
 
 def test_an_unknown_row_is_said(capsys):
-    assert main(["C99"]) == 2
+    assert main(["pages", "C99"]) == 2
     assert "no row is called C99" in capsys.readouterr().out

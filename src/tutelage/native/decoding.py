@@ -1,0 +1,236 @@
+"""The library's functions, with tensors for addresses: what is not as they read it is refused.
+
+A step of decoding is matrix products, and between them one pass over memory each:
+
+    add_and_normalise ─> W_qkv ─> read ─> W_o ─> add_and_normalise ─> W_gate ─> gate ─> W_down
+
+Sums are float32 in any format, and no result depends on the number of threads.
+"""
+
+import ctypes
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tutelage.native.compiling import library
+
+__all__ = ["SIZES", "Heads", "Norm", "add_and_normalise", "available", "draw", "gate", "read"]
+
+SIZES = frozenset(16 * lanes for lanes in (1, 2, 3, 4, 5, 6, 8, 16))
+"""Sizes of a head that are compiled."""
+_FORMATS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+_ADDRESS, _COUNT = ctypes.c_void_p, ctypes.c_int64
+_FLOAT, _THREADS = ctypes.c_float, ctypes.c_int
+_ARGUMENTS = {
+    "add_and_normalise": (*3 * [_ADDRESS], _FLOAT, _ADDRESS, *2 * [_COUNT], _THREADS),
+    "gate": (*2 * [_ADDRESS], *2 * [_COUNT], _THREADS),
+    "read": (
+        *5 * [_ADDRESS],
+        _FLOAT,
+        *3 * [_COUNT],
+        *4 * [_ADDRESS],
+        *4 * [_COUNT],
+        _FLOAT,
+        _THREADS,
+    ),
+    "draw": (*4 * [_ADDRESS], *2 * [_COUNT], _FLOAT, _THREADS),
+}
+
+
+@dataclass(frozen=True)
+class Norm:
+    """x / sqrt(mean(x^2) + epsilon) * weight (Zhang and Sennrich 2019, eq. 4)."""
+
+    weight: Float[Tensor, " width"]
+    """float32."""
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class Heads:
+    """How the result of the joined product of a block is divided."""
+
+    queries: int
+    keys: int
+    """Key heads, and value heads; each serves as many consecutive queries."""
+    size: int
+    """One of `SIZES`."""
+    query_norm: Norm | None = None
+    key_norm: Norm | None = None
+    """Of each head before it is turned; both or none, with one epsilon."""
+
+    @property
+    def width(self) -> int:
+        """Numbers of a token: its queries, keys and values."""
+        return (self.queries + 2 * self.keys) * self.size
+
+
+def available(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether there is a library for tensors of this kind."""
+    return device.type == "cpu" and dtype in _FORMATS and library() is not None
+
+
+def add_and_normalise(
+    x: Float[Tensor, "rows width"],
+    added: Float[Tensor, "rows width"] | None,
+    norm: Norm,
+    dtype: torch.dtype,
+) -> Float[Tensor, "rows width"]:
+    """Adds to `x` in place, and gives the norm of the sum in `dtype`.
+
+    Args:
+        x: float32.
+        added: in `dtype`; None for nothing.
+        norm: of the sum.
+        dtype: float32 or bfloat16.
+    """
+    rows, width = x.shape
+    out = torch.empty(rows, width, dtype=dtype)
+    _call(
+        "add_and_normalise",
+        dtype,
+        _address(x, torch.float32, rows, width),
+        None if added is None else _address(added, dtype, rows, width),
+        _address(norm.weight, torch.float32, width),
+        norm.epsilon,
+        out.data_ptr(),
+        rows,
+        width,
+    )
+    return out
+
+
+def gate(gate_up: Float[Tensor, "rows both"]) -> Float[Tensor, "rows half"]:
+    """silu(gate) * up of rows in which these two lie side by side (Shazeer 2020, eq. 6)."""
+    rows, both = gate_up.shape
+    out = gate_up.new_empty(rows, both // 2)
+    joined = _address(gate_up, gate_up.dtype, rows, 2 * (both // 2))
+    _call("gate", gate_up.dtype, joined, out.data_ptr(), rows, both // 2)
+    return out
+
+
+def read(
+    joined: Float[Tensor, "rows time width"],
+    rotation: tuple[Float[Tensor, "rows time size"], Float[Tensor, "rows time size"]],
+    heads: Heads,
+    keys: Float[Tensor, "rows heads columns size"],
+    values: Float[Tensor, "rows heads columns size"],
+    start: Int[Tensor, " rows"],
+    column: int,
+    scale: float | None,
+) -> Float[Tensor, "rows time asked"] | None:
+    """Turns queries and keys, stores keys and values from `column` on, and lets queries ask.
+
+    A token sees its row from `start` up to itself. Tokens before `start` are padding: they store
+    nothing, and what they hear is 0. Queries and keys are turned in place.
+
+    Args:
+        joined: queries, keys and values side by side.
+        rotation: cosine, and sine with the sign that the other half of a head has beside it;
+            float32.
+        heads: how `joined` is divided.
+        keys, values: stores, in the format of `joined`.
+        start: first column of each row.
+        column: that of the first token.
+        scale: of the scores before the softmax; None asks nothing.
+
+    Returns:
+        What queries heard; None where they do not ask.
+
+    Raises:
+        ValueError: the stores have no room for these tokens, or a start is none of their columns.
+    """
+    rows, time, dtype = *joined.shape[:2], joined.dtype
+    room = keys.shape[2]
+    if heads.size not in SIZES or column < 0 or column + time > room:
+        raise ValueError(
+            f"found {time} tokens of size {heads.size} from column {column} on of {room}, expected "
+            f"room for them and a size of {sorted(SIZES)}"
+        )
+    out = None if scale is None else joined.new_empty(rows, time, heads.queries * heads.size)
+    store = (rows, heads.keys, room, heads.size)
+    query_norm, key_norm = heads.query_norm, heads.key_norm
+    weights = (
+        None if norm is None else _address(norm.weight, torch.float32, heads.size)
+        for norm in (query_norm, key_norm)
+    )
+    possible = _call(
+        "read",
+        dtype,
+        _address(joined, dtype, rows, time, heads.width),
+        *(_address(part, torch.float32, rows, time, heads.size) for part in rotation),
+        *weights,
+        0.0 if query_norm is None else query_norm.epsilon,
+        heads.queries,
+        heads.keys,
+        heads.size,
+        _address(keys, dtype, *store),
+        _address(values, dtype, *store),
+        None if out is None else out.data_ptr(),
+        _address(start, torch.long, rows),
+        rows,
+        time,
+        room,
+        column,
+        0.0 if scale is None else scale,
+    )
+    if not possible:
+        raise ValueError(f"found starts {start.tolist()}, expected 0 to {room}")
+    return out
+
+
+def draw(
+    logits: Float[Tensor, "rows vocabulary"], temperature: float, uniform: Float[Tensor, " rows"]
+) -> tuple[Int[Tensor, " rows"], Float[Tensor, " rows"]]:
+    """The token up to which the probabilities add up to more than `uniform`, and its log.
+
+    Temperature 0 takes the most likely token; its log-probability is then at temperature 1.
+
+    Args:
+        logits: of the next token; read twice, and not changed.
+        temperature: divides them.
+        uniform: float32, from 0 to below 1.
+    """
+    rows, vocabulary = logits.shape
+    tokens, logprobs = torch.empty(rows, dtype=torch.long), torch.empty(rows)
+    _call(
+        "draw",
+        logits.dtype,
+        _address(logits, logits.dtype, rows, vocabulary),
+        _address(uniform, torch.float32, rows),
+        tokens.data_ptr(),
+        logprobs.data_ptr(),
+        rows,
+        vocabulary,
+        temperature,
+    )
+    return tokens, logprobs
+
+
+def _call(name: str, dtype: torch.dtype, *arguments: float | None) -> bool | None:
+    """With as many threads as torch's own operations would have here."""
+    found = library()
+    assert found is not None, "`available` says so first"
+    function = getattr(found, f"{name}_{_FORMATS[dtype]}")
+    if function.argtypes is None:
+        function.restype = ctypes.c_bool if name == "read" else None
+        function.argtypes = _ARGUMENTS[name]
+    done: bool | None = function(*arguments, torch.get_num_threads())
+    return done
+
+
+def _address(tensor: Tensor, dtype: torch.dtype, *shape: int) -> int:
+    """Where its numbers lie, one behind the other.
+
+    Raises:
+        ValueError: it is of another device, format, shape or order.
+    """
+    fits = tensor.dtype is dtype and tensor.shape == shape and tensor.device.type == "cpu"
+    if not fits or not tensor.is_contiguous():
+        raise ValueError(
+            f"found {tensor.dtype} of shape {tuple(tensor.shape)} and strides {tensor.stride()} on "
+            f"{tensor.device}, expected dense {dtype} of shape {shape} on a CPU"
+        )
+    return tensor.data_ptr()
