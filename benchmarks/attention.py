@@ -10,8 +10,8 @@ had a turn.
     new tokens  one token of each of some rows, keys and values of 128 tokens out of stores that
                 have room for more, of 30 layers in turn; fewer than 64 key heads of all rows are
                 left to the kernel, and come out near 1
-    compiled    the last two again, by what is compiled for the processor where there is a compiler;
-                for prompts that turns heads and stores keys as well, as the kernel's side does
+    compiled    prompts and new tokens by what is compiled for the processor, where there is a
+                compiler, beside the faster of these ways; it turns heads and stores keys as well
 """
 
 import argparse
@@ -34,7 +34,7 @@ from tutelage.native import decoding
 
 _LENGTHS = (32, 64, 100, LONGEST, 160, 200, 256, 512)
 _PROMPTS = (16, 32, 64, 128)
-_COMPILED_PROMPTS = (16, 64, 128, 256, 512)
+_COMPILED_PROMPTS = (16, 64, 128, 256, 512, 1024)
 _ROWS = (8, 32, 64, 128)
 _TOKENS, _HEADS, _KEY_HEADS, _SIZE = 1024, 9, 3, 64
 _LAYERS, _COLUMNS, _ROOM = 30, 128, 32
@@ -166,28 +166,28 @@ def _compiled(rows: int, time_: int, dtype: torch.dtype, rounds: int) -> list[fl
     stores = [torch.randn(shape, generator=random).to(dtype) for _ in range(_LAYERS)]
     start, scale = torch.zeros(rows, dtype=torch.long), _SIZE**-0.5
 
-    def seconds(*, ours: bool) -> float:
+    def compiled() -> float:
         began = time.perf_counter()
         for keys, values in stores:
-            asked = scale if ours else None
-            decoding.read(joined, rotation, heads, keys, values, start, columns - time_, asked)
-            if ours:
-                continue
-            query, key, value = (
-                part.transpose(1, 2)
-                for part in joined.view(rows, time_, -1, _SIZE).split(
-                    (_HEADS, _KEY_HEADS, _KEY_HEADS), 2
-                )
-            )
+            decoding.read(joined, rotation, heads, keys, values, start, columns - time_, scale)
+        return time.perf_counter() - began
+
+    query, key, value = (
+        part.transpose(1, 2)
+        for part in joined.view(rows, time_, -1, _SIZE).split((_HEADS, _KEY_HEADS, _KEY_HEADS), 2)
+    )
+
+    def plain() -> float:
+        began = time.perf_counter()
+        for store in stores:
             if time_ > 1:
                 prompt_attention(query, key, value, None, scale)
             else:
-                asked_by = query.reshape(rows, _KEY_HEADS, -1, _SIZE)
-                seen = (store[:, :, :columns] for store in (keys, values))
-                new_token_attention(asked_by, *seen, None, scale)
+                asked = query.reshape(rows, _KEY_HEADS, -1, _SIZE)
+                new_token_attention(asked, *store[:, :, :, :columns], None, scale)
         return time.perf_counter() - began
 
-    return _ratios(lambda: seconds(ours=False), lambda: seconds(ours=True), rounds)
+    return _ratios(plain, compiled, rounds)
 
 
 def _ratios(fused: Callable[[], float], plain: Callable[[], float], rounds: int) -> list[float]:

@@ -55,8 +55,8 @@ MUTANTS = (
     Mutant(
         "piece-counts-its-padding",
         _OPERATIONS,
-        "mask, first = _prompt_mask(start - column,",
-        "mask, first = _prompt_mask(start,",
+        "_prompt_mask(start - column,",
+        "_prompt_mask(start,",
         "A piece of prompts that lacks others' padding takes its own tokens for padding.",
         _OF_DECODER,
     ),

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -27,15 +28,18 @@ class ColumnCache:
     values: list[Float[Tensor, "rows heads columns size"]]
     start: Int[Tensor, " rows"]
     """First column of each row."""
+    starts: tuple[int, int]
+    """The smallest and the largest of these, known here: to ask the device would wait for it."""
     end: int
     """Columns written so far; those behind are room for more."""
 
     def keep(self, rows: Int[Tensor, " kept"]) -> None:
         """Drops all rows but those given, and the columns in front that none of them uses."""
         self.start = self.start[rows]
-        first = int(self.start.min())
+        first, last = torch.stack(self.start.aminmax()).tolist()
         self._change(lambda store: store[:, :, first : self.end][rows])
         self.start = self.start - first
+        self.starts = 0, last - first
         self.end -= first
 
     def reserve(self) -> None:

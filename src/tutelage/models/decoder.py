@@ -151,14 +151,13 @@ class Decoder:
         Returns:
             Logits of the token after each prompt, and the keys and values so far.
         """
-        cache = self._empty_cache(start, tokens.shape[1])
-        lengths = (tokens.shape[1] - start).tolist()
+        starts, width = start.tolist(), tokens.shape[1]
+        cache = self._empty_cache(start, (min(starts), max(starts)), width)
         at_once = READ_AT_ONCE.get(tokens.device.type, READ_AT_ONCE["cuda"])
-        # Their lengths are known here: to ask the device for them would wait for it each time.
-        logits = [
-            self._forward(tokens[rows, tokens.shape[1] - max(lengths[rows]) :], cache, rows)
-            for rows in _pieces(lengths, at_once)
-        ]
+        logits = []
+        for rows in _pieces([width - first for first in starts], at_once):
+            own = min(starts[rows]), max(starts[rows])
+            logits.append(self._forward(tokens[rows, own[0] :], cache, rows, own))
         return torch.cat(logits), cache
 
     def step(
@@ -167,26 +166,30 @@ class Decoder:
         """Reads one more token of each row; logits of the one after it."""
         cache.reserve()
         cache.end += 1
-        return self._forward(tokens[:, None], cache, slice(None))
+        return self._forward(tokens[:, None], cache, slice(None), cache.starts)
 
-    def _empty_cache(self, start: Tensor, columns: int) -> ColumnCache:
+    def _empty_cache(self, start: Tensor, starts: tuple[int, int], columns: int) -> ColumnCache:
         """Zeros in front of each row: what nobody reads must still be no NaN."""
         shape = len(start), self._shape.key_heads, columns, self._shape.size
         keys, values = (
             [torch.zeros(shape, dtype=self._shape.compute, device=start.device) for _ in layers]
             for layers in (self._layers, self._layers)
         )
-        return ColumnCache(keys, values, start, columns)
+        return ColumnCache(keys, values, start, starts, columns)
 
     def _forward(
-        self, tokens: Int[Tensor, "rows time"], cache: ColumnCache, place: slice
+        self,
+        tokens: Int[Tensor, "rows time"],
+        cache: ColumnCache,
+        place: slice,
+        starts: tuple[int, int],
     ) -> Float[Tensor, "rows vocabulary"]:
         """Reads tokens into the last columns written, of the rows at `place`."""
         column = cache.end - tokens.shape[1]
         do, x = self._operations, self._embed(tokens)
         columns = torch.arange(column, cache.end, device=tokens.device)
         positions = (columns - cache.start[place, None]).clamp(min=0)
-        attend = do.reading(self._rotation(x, positions), cache, place, column)
+        attend = do.reading(self._rotation(x, positions), cache, place, column, starts)
         change: Tensor | None = None
         for number, layer in enumerate(self._layers):
             block = layer.module

@@ -20,10 +20,6 @@ from tutelage.native import decoding
 
 __all__ = ["Attend", "BlockShape", "NativeOperations", "Operations", "PlainOperations"]
 
-_ASKED_ONE_BY_ONE = 256
-"""Longest prompt whose tokens attend one after another; of a longer one the products are larger,
-and torch's fused kernel is faster."""
-
 
 @dataclass(frozen=True)
 class BlockShape:
@@ -83,6 +79,7 @@ class Operations(Protocol):
         cache: ColumnCache,
         place: slice,
         column: int,
+        starts: tuple[int, int],
     ) -> Attend:
         """Attention of tokens that are read from `column` on, into the rows at `place`.
 
@@ -93,6 +90,7 @@ class Operations(Protocol):
             cache: with room for them.
             place: rows of the cache.
             column: that of the first of these tokens.
+            starts: the smallest and the largest first column of these rows.
         """
         ...
 
@@ -120,10 +118,22 @@ class PlainOperations:
         return gated
 
     def reading(
-        self, rotation: tuple[Tensor, Tensor], cache: ColumnCache, place: slice, column: int
+        self,
+        rotation: tuple[Tensor, Tensor],
+        cache: ColumnCache,
+        place: slice,
+        column: int,
+        starts: tuple[int, int],
     ) -> Attend:
         """See `Operations`."""
-        return _PlainAttend.of(self._shape, rotation, cache, place, column)
+        shape, start, time = self._shape, cache.start[place], rotation[0].shape[1]
+        if time > 1:
+            padded = starts[1] > column
+            mask = _prompt_mask(start - column, time, shape.compute) if padded else None
+        else:
+            mask = _token_mask(start, starts, column + 1, shape)
+        cosine, sine = (part[:, None] for part in rotation)
+        return _PlainAttend(shape, (cosine, sine), cache, place, column, starts[0], mask)
 
 
 @dataclass
@@ -137,24 +147,6 @@ class _PlainAttend:
     first: int
     """First column that any row uses."""
     mask: Tensor | None
-
-    @classmethod
-    def of(
-        cls,
-        shape: BlockShape,
-        rotation: tuple[Tensor, Tensor],
-        cache: ColumnCache,
-        place: slice,
-        column: int,
-    ) -> Self:
-        start, time = cache.start[place], rotation[0].shape[1]
-        if time > 1:
-            mask, first = _prompt_mask(start - column, time, shape.compute), column
-        else:
-            first = int(start.min())
-            mask = _token_mask(start, first, column + 1, shape)
-        cosine, sine = (part[:, None] for part in rotation)
-        return cls(shape, (cosine, sine), cache, place, column, first, mask)
 
     def __call__(self, number: int, attention: Any, joined: Tensor) -> Tensor:
         rows, time = joined.shape[:2]
@@ -244,19 +236,21 @@ class NativeOperations:
         return decoding.gate(gate_up.flatten(0, 1)).view(*gate_up.shape[:2], -1)
 
     def reading(
-        self, rotation: tuple[Tensor, Tensor], cache: ColumnCache, place: slice, column: int
+        self,
+        rotation: tuple[Tensor, Tensor],
+        cache: ColumnCache,
+        place: slice,
+        column: int,
+        starts: tuple[int, int],
     ) -> Attend:
         """See `Operations`."""
-        time = rotation[0].shape[1]
-        start, shape = cache.start[place], self._shape
+        start, shape, time = cache.start[place], self._shape, rotation[0].shape[1]
         # One row's rotation may stand for those of all.
         cosine, sine = (part.expand(len(start), time, -1).contiguous() for part in rotation)
         heads = decoding.Heads(shape.heads, shape.key_heads, shape.size)
-        one_by_one = time <= _ASKED_ONE_BY_ONE
-        mask = None if one_by_one else _prompt_mask(start - column, time, shape.compute)
 
         def attend(number: int, attention: Any, joined: Tensor) -> Tensor:
-            heard = decoding.read(
+            return decoding.read(
                 joined,
                 (cosine, sine),
                 self._normed(heads, attention),
@@ -264,9 +258,8 @@ class NativeOperations:
                 cache.values[number][place],
                 start,
                 column,
-                shape.scale if one_by_one else None,
+                shape.scale,
             )
-            return self._fused(joined, mask) if heard is None else heard
 
         return attend
 
@@ -276,19 +269,9 @@ class NativeOperations:
         norms = self._norms[attention.q_norm], self._norms[attention.k_norm]
         return replace(heads, query_norm=norms[0], key_norm=norms[1])
 
-    def _fused(self, joined: Tensor, mask: Tensor | None) -> Tensor:
-        """Attention of a long prompt, turned already."""
-        shape, (rows, time) = self._shape, joined.shape[:2]
-        divided = joined.view(rows, time, -1, shape.size).transpose(1, 2)
-        query, key, value = divided.split((shape.heads, shape.key_heads, shape.key_heads), dim=1)
-        heard = prompt_attention(query, key, value, mask, shape.scale)
-        return heard.transpose(1, 2).reshape(rows, time, -1)
 
-
-def _prompt_mask(start: Tensor, time: int, compute: torch.dtype) -> Tensor | None:
-    """What is added to scores of prompts side by side; None where all fill their columns."""
-    if bool((start <= 0).all()):
-        return None
+def _prompt_mask(start: Tensor, time: int, compute: torch.dtype) -> Tensor:
+    """What is added to scores of prompts side by side."""
     columns = torch.arange(time, device=start.device)
     own = columns[None, None, :] >= start[:, None, None]
     sees = (columns[None, None, :] <= columns[None, :, None]) & own
@@ -297,11 +280,13 @@ def _prompt_mask(start: Tensor, time: int, compute: torch.dtype) -> Tensor | Non
     return _additive(sees[:, None], compute)
 
 
-def _token_mask(start: Tensor, first: int, end: int, shape: BlockShape) -> Tensor | None:
+def _token_mask(
+    start: Tensor, starts: tuple[int, int], end: int, shape: BlockShape
+) -> Tensor | None:
     """What is added to the scores of one new token of each row; None where all see all columns."""
-    if not bool((start > first).any()):
+    if starts[0] == starts[1]:
         return None
-    columns = torch.arange(first, end, device=start.device)
+    columns = torch.arange(starts[0], end, device=start.device)
     mask = _additive((columns[None] >= start[:, None])[:, None, None], shape.compute)
     return new_token_mask(mask, shape.key_heads, shape.heads // shape.key_heads)
 

@@ -331,23 +331,28 @@ bool read(Heads<T> heads, T *keys, T *values, T *out, const int64_t *start, int6
     int64_t group = heads.queries / heads.keys, size = heads.size;
     for (int64_t row = 0; row < rows; row++)
         if (start[row] < 0 || start[row] > capacity) return false;
+    int64_t each = rows * time * heads.keys;
     // Rows lie by the length of their prompts: dealt out in turn, threads have as much to do.
-#pragma omp parallel for schedule(static, 1) num_threads(threads) if (threads > 1)
-    for (int64_t each = 0; each < rows * heads.keys; each++) {
-        int64_t row = each / heads.keys, head = each % heads.keys;
-        T *own_keys = keys + (each * capacity + start[row]) * size;
-        T *own_values = values + (each * capacity + start[row]) * size;
-        for (int64_t token = row * time; token < (row + 1) * time; token++) {
-            int64_t before = column + token % time - start[row];
-            T *attended = out + (token * heads.queries + head * group) * size;
-            if (before >= 0) {
-                turn_and_store(heads, token, head, own_keys + before * size,
-                               own_values + before * size);
-                if (out)
-                    attend_any(heads.of(token) + head * group * size, own_keys, own_values,
-                               attended, group, before + 1, size, scale);
-            } else if (out)
-                std::memset(attended, 0, group * size * sizeof(T));
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+#pragma omp for schedule(static, 1)
+        for (int64_t i = 0; i < each; i++) {
+            int64_t token = i / heads.keys, head = i % heads.keys, row = token / time;
+            int64_t at = column + token % time;
+            int64_t place = ((row * heads.keys + head) * capacity + at) * size;
+            if (at >= start[row]) turn_and_store(heads, token, head, keys + place, values + place);
+        }
+#pragma omp for schedule(static, 1)
+        for (int64_t i = 0; i < each; i++) {
+            int64_t token = i / heads.keys, head = i % heads.keys, row = token / time;
+            int64_t seen = column + token % time - start[row] + 1;
+            int64_t place = ((row * heads.keys + head) * capacity + start[row]) * size;
+            T *heard = out + (token * heads.queries + head * group) * size;
+            if (seen > 0)
+                attend_any(heads.of(token) + head * group * size, keys + place, values + place,
+                           heard, group, seen, size, scale);
+            else
+                std::memset(heard, 0, group * size * sizeof(T));
         }
     }
     return true;

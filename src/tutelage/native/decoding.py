@@ -119,8 +119,8 @@ def read(
     values: Float[Tensor, "rows heads columns size"],
     start: Int[Tensor, " rows"],
     column: int,
-    scale: float | None,
-) -> Float[Tensor, "rows time asked"] | None:
+    scale: float,
+) -> Float[Tensor, "rows time asked"]:
     """Turns queries and keys, stores keys and values from `column` on, and lets queries ask.
 
     A token sees its row from `start` up to itself. Tokens before `start` are padding: they store
@@ -134,10 +134,10 @@ def read(
         keys, values: stores, in the format of `joined`.
         start: first column of each row.
         column: that of the first token.
-        scale: of the scores before the softmax; None asks nothing.
+        scale: of the scores before the softmax.
 
     Returns:
-        What queries heard; None where they do not ask.
+        What queries heard.
 
     Raises:
         ValueError: the stores have no room for these tokens, or a start is none of their columns.
@@ -149,7 +149,7 @@ def read(
             f"found {time} tokens of size {heads.size} from column {column} on of {room}, expected "
             f"room for them and a size of {sorted(SIZES)}"
         )
-    out = None if scale is None else joined.new_empty(rows, time, heads.queries * heads.size)
+    out = joined.new_empty(rows, time, heads.queries * heads.size)
     store = (rows, heads.keys, room, heads.size)
     query_norm, key_norm = heads.query_norm, heads.key_norm
     weights = (
@@ -168,13 +168,13 @@ def read(
         heads.size,
         _address(keys, dtype, *store),
         _address(values, dtype, *store),
-        None if out is None else out.data_ptr(),
+        out.data_ptr(),
         _address(start, torch.long, rows),
         rows,
         time,
         room,
         column,
-        0.0 if scale is None else scale,
+        scale,
     )
     if not possible:
         raise ValueError(f"found starts {start.tolist()}, expected 0 to {room}")

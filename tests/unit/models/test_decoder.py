@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from tutelage.config.sharing import READ_AT_ONCE
-from tutelage.models import attention, decoder_operations
+from tutelage.models import attention
 from tutelage.models.decoder import Decoder, _pieces
 from tutelage.native import decoding
 from tutelage.native.compiling import library
@@ -134,17 +134,6 @@ def test_a_part_that_is_not_what_is_compiled_is_left_to_torch(change):
     assert decoder is not None
     assert not decoder.native
     for text, logits in zip(*decoded(decoder, 3), strict=True):
-        with torch.no_grad():
-            torch.testing.assert_close(logits, logits_of(model, text), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("longest", [3, 256])
-def test_long_prompts_are_read_by_the_fused_kernel(longest, monkeypatch):
-    """Both ways give the same logits, and leave the same keys and values."""
-    monkeypatch.setattr(decoder_operations, "_ASKED_ONE_BY_ONE", longest)
-    model = build("qwen3", head_dim=16)
-    decoder = Decoder.of(model)
-    for text, logits in zip(*decoded(decoder, 5), strict=True):
         with torch.no_grad():
             torch.testing.assert_close(logits, logits_of(model, text), rtol=1e-4, atol=1e-4)
 

@@ -164,19 +164,6 @@ def test_a_prompt_is_read_as_its_tokens_one_by_one(dtype):
     assert (whole[1, 7:] != 0).all()
 
 
-def test_without_asking_keys_and_values_are_stored_all_the_same():
-    torch.manual_seed(0)
-    heads = Heads(4, 2, 16)
-    joined, rotation, keys, values = case(torch.float32, 3, 5, heads, 9)
-    start = torch.tensor([0, 2, 4])
-    asked, silent = (keys.clone(), values.clone()), joined.clone()
-    decoding.read(joined, rotation, heads, *asked, start, 0, 1.0)
-    assert decoding.read(silent, rotation, heads, keys, values, start, 0, None) is None
-    assert keys.equal(asked[0])
-    assert values.equal(asked[1])
-    assert silent.equal(joined)
-
-
 @pytest.mark.parametrize("dtype", FORMATS)
 def test_results_do_not_depend_on_the_number_of_threads(dtype):
     def all_of_them() -> list[Tensor]:
