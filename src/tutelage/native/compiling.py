@@ -24,7 +24,9 @@ __all__ = ["compiled", "library"]
 _log = logging.getLogger(__name__)
 
 _SOURCE = Path(__file__).with_name("decoding.cpp")
-_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math")
+_FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math")
+_PROCESSOR = ("-march=native", "-mcpu=native")
+"""The processor at hand, as most compilers call it, and as some do on ARM."""
 _THREADS = "-fopenmp"
 """Apple's compiler has none: its library then computes with one thread."""
 _SECONDS = 120
@@ -68,7 +70,8 @@ def compiled(command: Sequence[str], kept: Path | None) -> ctypes.CDLL:
         OSError: the compiler cannot be run, or its result not loaded.
         subprocess.SubprocessError: it fails, or takes too long.
     """
-    name = f"decoding-{_digest(command)}.so"
+    command, digest = _for_this_processor(command)
+    name = f"decoding-{digest}.so"
     with tempfile.TemporaryDirectory(dir=kept, prefix=".compiling-") as folder:
         if kept is None:
             return ctypes.CDLL(str(_compile(command, Path(folder, name))))
@@ -110,16 +113,27 @@ def _own(path: Path) -> bool:
     return alone and (not hasattr(os, "getuid") or found.st_uid == os.getuid())
 
 
-def _digest(command: Sequence[str]) -> str:
-    """Of all that the result depends on: what -march=native stands for is in the macros."""
-    asked = [*command, *_FLAGS, "-dM", "-E", "-x", "c++", os.devnull]
-    macros = _run(asked).stdout
-    parts = (_SOURCE.read_text("utf-8"), macros, shlex.join(command), *_FLAGS)
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+def _for_this_processor(command: Sequence[str]) -> tuple[list[str], str]:
+    """The command with all that it needs but files, and a digest of what its result depends on.
+
+    What stands for the processor at hand is in the compiler's macros.
+    """
+    refused: subprocess.CalledProcessError | None = None
+    for processor in _PROCESSOR:
+        whole = [*command, *_FLAGS, processor]
+        try:
+            macros = _run([*whole, "-dM", "-E", "-x", "c++", os.devnull]).stdout
+        except subprocess.CalledProcessError as error:
+            refused = refused or error
+            continue
+        parts = (_SOURCE.read_text("utf-8"), macros, shlex.join(whole))
+        return whole, hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    assert refused is not None, "there is an option to try"
+    raise refused
 
 
 def _compile(command: Sequence[str], to: Path) -> Path:
-    asked = [*command, *_FLAGS, "-shared", "-fPIC", "-o", str(to), str(_SOURCE)]
+    asked = [*command, "-shared", "-fPIC", "-o", str(to), str(_SOURCE)]
     try:
         _run([*asked, _THREADS])
     except subprocess.CalledProcessError:

@@ -92,9 +92,17 @@ def test_without_a_place_of_its_own_it_is_compiled_each_time(home, tmp_path, mon
 
 
 @needs_compiler
-def test_a_compiler_without_threads_will_do(home, tmp_path, monkeypatch):
-    """Apple's refuses -fopenmp."""
-    refusing = f'for each; do [ "$each" = -fopenmp ] && exit 1; done; exec {COMPILER} "$@"'
+@pytest.mark.parametrize("refused", ["-fopenmp", "-march=native"])
+def test_a_compiler_may_lack_an_option(home, tmp_path, monkeypatch, refused):
+    """Apple's has no threads; some on ARM call the processor otherwise, as this one does."""
+    refusing = f"""
+for each; do
+    [ "$each" = {refused} ] && exit 1
+    shift
+    [ "$each" = -mcpu=native ] || set -- "$@" "$each"
+done
+exec {COMPILER} "$@"
+"""
     monkeypatch.setenv("CXX", compiler_that(tmp_path, refusing))
     assert library() is not None
 
