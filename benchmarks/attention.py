@@ -31,6 +31,7 @@ from tutelage.models.attention import (
     short_row_attention,
 )
 from tutelage.native import decoding
+from tutelage.native.calls import available
 
 _LENGTHS = (32, 64, 100, LONGEST, 160, 200, 256, 512)
 _PROMPTS = (16, 32, 64, 128)
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         for dtype in (torch.bfloat16, torch.float32):
             name = f"new tokens of {rows} rows, {str(dtype).removeprefix('torch.')}"
             _report(name, _new_tokens(rows, dtype, chosen.rounds))
-    if decoding.available(torch.device("cpu"), torch.float32):
+    if available(torch.device("cpu"), torch.float32):
         _report_compiled(chosen.rounds)
     return 0
 

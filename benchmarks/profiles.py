@@ -140,19 +140,19 @@ def _compiled_operations_named() -> Iterator[None]:
     """The profiler knows only torch's operators by itself."""
     from torch.profiler import record_function
 
-    from tutelage.native import decoding
+    from tutelage.native import decoding, training
 
-    call = decoding._call
+    call = decoding.call
 
     def named(name: str, *arguments: Any) -> bool | None:
         with record_function(f"compiled::{name}"):
             return call(name, *arguments)
 
-    decoding._call = named
+    decoding.call = training.call = named
     try:
         yield
     finally:
-        decoding._call = call
+        decoding.call = training.call = call
 
 
 def counted_operations(work: Callable[[], object]) -> float:

@@ -1,4 +1,4 @@
-"""Mistakes in products and attention of models on a CPU.
+"""Mistakes in products, norms, rotations and attention of models on a CPU.
 
 The same kind of list as `mutant_catalogue`.
 """
@@ -9,6 +9,8 @@ __all__ = ["MUTANTS"]
 
 _ATTENTION = "src/tutelage/models/attention.py"
 _COMPILED = "src/tutelage/native/decoding.cpp"
+_COMPILED_TRAINING = "src/tutelage/native/training.cpp"
+_NORM = "src/tutelage/models/norm.py"
 _OPERATIONS = "src/tutelage/models/decoder_operations.py"
 _PRODUCTS = "src/tutelage/models/products.py"
 _LEARNER = "src/tutelage/trainers/learner.py"
@@ -17,6 +19,8 @@ _OF_ATTENTION = ("tests/unit/models/test_attention.py",)
 _OF_COMPILED = ("tests/unit/native/test_decoding.py",)
 _OF_DECODER = ("tests/unit/models/test_decoder.py",)
 _OF_FEED_FORWARD = ("tests/unit/models/test_feed_forward.py",)
+_OF_NORM = ("tests/unit/models/test_norm.py",)
+_OF_ROTATION = ("tests/unit/models/test_rotation.py",)
 _OF_PRODUCTS = ("tests/unit/models/test_products.py",)
 
 MUTANTS = (
@@ -190,7 +194,7 @@ MUTANTS = (
     ),
     Mutant(
         "compiled-draw-hides-what-is-not-finite",
-        _COMPILED,
+        "src/tutelage/native/lanes.h",
         "return x < -87.0f ? all(0.0f) : p * two;",
         "return x > -87.0f ? p * two : all(0.0f);",
         "Logits that are NaN are drawn from as if they were impossible, and training goes on.",
@@ -211,5 +215,85 @@ MUTANTS = (
         "if found.epsilon:",
         "A norm that is not what it is called is compiled as if it were.",
         _OF_DECODER,
+    ),
+    Mutant(
+        "another-norm-taken-for-the-mean-square",
+        _NORM,
+        "return isinstance(found, Tensor) and torch.allclose(",
+        "return isinstance(found, Tensor) or torch.allclose(",
+        "The norms of Gemma, whose weight lies around 0, lose a 1, and the model is another.",
+        _OF_NORM,
+    ),
+    Mutant(
+        "norm-taken-for-a-factor",
+        _NORM,
+        "of_x = weighted * factors - rows * share",
+        "of_x = weighted * factors",
+        "What is below a norm learns as if the norm were a constant, where nothing is compiled.",
+        _OF_NORM,
+    ),
+    Mutant(
+        "compiled-norm-taken-for-a-factor",
+        _COMPILED_TRAINING,
+        "store(found + i, gradient * load(weight + i) * factor - read * share);",
+        "store(found + i, gradient * load(weight + i) * factor);",
+        "What is below a norm learns as if the norm were a constant.",
+        _OF_NORM,
+    ),
+    Mutant(
+        "compiled-norm-learns-from-its-last-row",
+        _COMPILED_TRAINING,
+        "store(sums + i, load(sums + i) + gradient * read * factor);",
+        "store(sums + i, gradient * read * factor);",
+        "A norm's weight learns from one token in 64.",
+        _OF_NORM,
+    ),
+    Mutant(
+        "compiled-norm-learns-from-its-first-rows",
+        "src/tutelage/native/training.py",
+        "return of_x, of_weight.sum(0)",
+        "return of_x, of_weight[0]",
+        "A norm's weight learns from the first 64 tokens alone.",
+        _OF_NORM,
+    ),
+    Mutant(
+        "compiled-gate-learns-without-its-slope",
+        _COMPILED_TRAINING,
+        "return d * u * s * (1.0f + g * (1.0f - s));",
+        "return d * u * s;",
+        "Gates of all feed-forward blocks learn from a gradient that is none.",
+        _OF_FEED_FORWARD,
+    ),
+    Mutant(
+        "compiled-gate-forgets-what-is-left",
+        _COMPILED_TRAINING,
+        "if (i < end) rest(i, end - i);",
+        "if (i > end) rest(i, end - i);",
+        "Where 16 does not divide their number, the last features are whatever was in memory.",
+        _OF_FEED_FORWARD,
+    ),
+    Mutant(
+        "gradient-turned-onwards",
+        "src/tutelage/models/rotation.py",
+        "*ctx.saved_tensors, of_gradient=True)",
+        "*ctx.saved_tensors)",
+        "Queries and keys learn from gradients of other directions, the further on the more.",
+        _OF_ROTATION,
+    ),
+    Mutant(
+        "interleaved-taken-for-halves",
+        "src/tutelage/models/rotation.py",
+        "return all(torch.allclose(*both)",
+        "return all(len(both)",
+        "Models that turn neighbouring numbers turn others, and read their prompts as noise.",
+        _OF_ROTATION,
+    ),
+    Mutant(
+        "rows-turned-by-the-first-rows-angles",
+        "src/tutelage/native/training.py",
+        "0 if angles == 1 else time * size",
+        "0",
+        "Rows that are padded in front are read at the positions of another row.",
+        _OF_ROTATION,
     ),
 )

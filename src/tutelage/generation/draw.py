@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tutelage.native import decoding
+from tutelage.native.calls import available
 
 __all__ = ["draw"]
 
@@ -46,7 +47,7 @@ def draw(
         uniform = torch.zeros(shape, device=device)
     else:
         uniform = torch.rand(shape, generator=generator, device=device, dtype=torch.float32)
-    if decoding.available(device, logits.dtype):
+    if available(device, logits.dtype):
         return decoding.draw(logits.contiguous(), temperature, uniform.squeeze(1))
     return _draw(logits, temperature, uniform, room)
 

@@ -17,7 +17,9 @@ from transformers import PreTrainedModel
 
 from tutelage.models.attention import attend_short_rows
 from tutelage.models.frozen_layers import SplitTrunk
+from tutelage.models.norm import keep_less_of_norms
 from tutelage.models.products import multiply_through_onednn
+from tutelage.models.rotation import rotate_in_one_pass
 from tutelage.models.shared_prefix import SharedPrefixRows
 
 __all__ = ["Backbone", "Within", "autocast", "base_model", "position_ids", "scalar_head", "scatter"]
@@ -92,6 +94,8 @@ class Backbone(nn.Module):
         self.split: SplitTrunk | None = None
         """Frozen blocks apart from the others, where there are some."""
         multiply_through_onednn(model)
+        keep_less_of_norms(model)
+        rotate_in_one_pass(model)
         if compute is not torch.float32:
             attend_short_rows(model)
 

@@ -17,6 +17,7 @@ from torch.nn import functional
 from tutelage.models.attention import new_token_attention, new_token_mask, prompt_attention
 from tutelage.models.column_cache import ColumnCache
 from tutelage.native import decoding
+from tutelage.native.calls import available
 
 __all__ = ["Attend", "BlockShape", "NativeOperations", "Operations", "PlainOperations"]
 
@@ -206,7 +207,7 @@ class NativeOperations:
     def of(cls, shape: BlockShape, blocks: Sequence[Any], last_norm: nn.Module) -> Self | None:
         """Operations for these blocks; None where they are made of other parts, or elsewhere."""
         weight = next(last_norm.parameters(), None)
-        if weight is None or not decoding.available(weight.device, shape.compute):
+        if weight is None or not available(weight.device, shape.compute):
             return None
         try:
             return cls(shape, blocks, last_norm)

@@ -1,6 +1,6 @@
 """Compiles the C++ of this package for the processor at hand, once, and loads it.
 
-    source, compiler and processor ──digest──> ~/.cache/tutelage/native/decoding-<digest>.so
+    sources, compiler and processor ──digest──> ~/.cache/tutelage/native/<digest>.so
 
 Without a compiler, or with `TUTELAGE_NATIVE=0`, there is no library, and torch's own operations do
 the work. `CXX` names a compiler; without it the first of c++, g++ and clang++ is taken.
@@ -23,7 +23,7 @@ __all__ = ["compiled", "library"]
 
 _log = logging.getLogger(__name__)
 
-_SOURCE = Path(__file__).with_name("decoding.cpp")
+_FOLDER = Path(__file__).parent
 _FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math")
 _PROCESSOR = ("-march=native", "-mcpu=native")
 """The processor at hand, as most compilers call it, and as some do on ARM."""
@@ -43,17 +43,17 @@ def library() -> ctypes.CDLL | None:
         return None
     command = _compiler()
     if command is None:
-        _log.info("no C++ compiler found: decoding with torch's own operations, which are slower")
+        _log.info("no C++ compiler found: computing with torch's own operations, which are slower")
         return None
     try:
         return compiled(command, _kept())
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
         _log.warning(
-            "%s could not compile or load %s (%s): decoding with torch's own operations, which are "
-            "slower; TUTELAGE_NATIVE=0 spares the attempt",
+            "%s could not compile %s, or the result not be loaded (%s): computing with torch's own "
+            "operations, which are slower; TUTELAGE_NATIVE=0 spares the attempt",
             command[0],
-            _SOURCE.name,
+            _FOLDER,
             next(iter(said.strip().splitlines()), "no message"),
         )
         return None
@@ -71,7 +71,7 @@ def compiled(command: Sequence[str], kept: Path | None) -> ctypes.CDLL:
         subprocess.SubprocessError: it fails, or takes too long.
     """
     command, digest = _for_this_processor(command)
-    name = f"decoding-{digest}.so"
+    name = f"{digest}.so"
     with tempfile.TemporaryDirectory(dir=kept, prefix=".compiling-") as folder:
         if kept is None:
             return ctypes.CDLL(str(_compile(command, Path(folder, name))))
@@ -126,14 +126,19 @@ def _for_this_processor(command: Sequence[str]) -> tuple[list[str], str]:
         except subprocess.CalledProcessError as error:
             refused = refused or error
             continue
-        parts = (_SOURCE.read_text("utf-8"), macros, shlex.join(whole))
+        parts = (*(each.read_text("utf-8") for each in _sources("*")), macros, shlex.join(whole))
         return whole, hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     assert refused is not None, "there is an option to try"
     raise refused
 
 
+def _sources(ending: str) -> list[Path]:
+    """Files of C++: with their headers for "*", what is compiled for "cpp"."""
+    return sorted(path for path in _FOLDER.glob(f"*.{ending}") if path.suffix in (".cpp", ".h"))
+
+
 def _compile(command: Sequence[str], to: Path) -> Path:
-    asked = [*command, "-shared", "-fPIC", "-o", str(to), str(_SOURCE)]
+    asked = [*command, "-shared", "-fPIC", "-o", str(to), *map(str, _sources("cpp"))]
     try:
         _run([*asked, _THREADS])
     except subprocess.CalledProcessError:

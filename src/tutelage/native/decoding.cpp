@@ -1,84 +1,16 @@
 // What lies between the matrix products of a step of decoding, each in one pass over memory.
 //
 // Rows are divided among threads and never summed across them: the results do not depend on how
-// many there are. Numbers are float32, or bfloat16 (T) that is read and written as such and
-// computed with as float32. `tutelage.native.decoding` says what each function is given.
+// many there are. `tutelage.native.decoding` says what each function is given.
 
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <limits>
 #include <vector>
+
+#include "lanes.h"
+#include "norm.h"
 
 namespace {
 
-using std::int64_t;
-
-constexpr int LANES = 16;
-typedef float Lanes __attribute__((vector_size(4 * LANES)));
-typedef float Floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef std::int32_t Whole __attribute__((vector_size(4 * LANES)));
-typedef std::uint32_t Bits __attribute__((vector_size(4 * LANES)));
-typedef std::uint16_t Halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
-
-struct bfloat16 {
-    std::uint16_t bits;
-};
-
-inline Lanes load(const float *from) { return *reinterpret_cast<const Floats *>(from); }
-
-inline Lanes load(const bfloat16 *from) {
-    return (Lanes)(__builtin_convertvector(*reinterpret_cast<const Halves *>(from), Bits) << 16);
-}
-
-inline void store(float *to, Lanes x) { *reinterpret_cast<Floats *>(to) = x; }
-
-/// Rounded to nearest, ties to even. The last bit of a NaN is kept from carrying it into infinity.
-inline void store(bfloat16 *to, Lanes x) {
-    Bits bits = (Bits)x;
-    Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    Bits unrounded = (bits >> 16) | 0x40;
-    *reinterpret_cast<Halves *>(to) = __builtin_convertvector(x == x ? rounded : unrounded, Halves);
-}
-
-/// Some of 16 numbers; `filling` stands for the others.
-template <typename T> inline Lanes load_some(const T *from, int64_t count, float filling) {
-    T some[LANES];
-    std::memcpy(some, from, count * sizeof(T));
-    Lanes x = load(some);
-    for (int64_t lane = count; lane < LANES; lane++) x[lane] = filling;
-    return x;
-}
-
-inline Lanes all(float x) { return Lanes{} + x; }
-
-inline Lanes larger(Lanes a, Lanes b) { return a > b ? a : b; }
-
-inline float sum_of(Lanes x) {
-    for (int half = LANES / 2; half; half /= 2)
-        for (int lane = 0; lane < half; lane++) x[lane] += x[lane + half];
-    return x[0];
-}
-
-inline float largest_of(Lanes x) {
-    float found = x[0];
-    for (int lane = 1; lane < LANES; lane++) found = x[lane] > found ? x[lane] : found;
-    return found;
-}
-
-/// e^x for x <= 0, to 2 units in the last place; 0 from e^-87 down, NaN for NaN (Cephes, expf).
-inline Lanes exponential(Lanes x) {
-    Lanes powers = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
-    Lanes rest = (x - powers * 0.693359375f) + powers * 2.12194440e-4f;
-    Lanes p = rest * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * rest + 8.3334519073e-3f;
-    p = p * rest + 4.1665795894e-2f;
-    p = p * rest + 1.6666665459e-1f;
-    p = p * rest + 5.0000001201e-1f;
-    p = p * (rest * rest) + rest + 1.0f;
-    Lanes two = (Lanes)((__builtin_convertvector(x < -87.0f ? all(0.0f) : powers, Whole) + 127) << 23);
-    return x < -87.0f ? all(0.0f) : p * two;
-}
+using namespace lanes;
 
 #if defined(__has_builtin)
 #if __has_builtin(__builtin_shufflevector)
@@ -118,25 +50,6 @@ inline Lanes sums_of(const Lanes *x) {
     return add_ones(twos[0], twos[1]);
 }
 
-/// x / sqrt(mean(x^2) + epsilon) * weight (Zhang and Sennrich 2019, eq. 4).
-template <typename T>
-void normalise_row(const float *x, const float *weight, float epsilon, T *out, int64_t width) {
-    Lanes squares{};
-    int64_t whole = width / LANES * LANES;
-    for (int64_t i = 0; i < whole; i += LANES) squares += load(x + i) * load(x + i);
-    float sum = sum_of(squares);
-    for (int64_t i = whole; i < width; i++) sum += x[i] * x[i];
-    float factor = 1.0f / std::sqrt(sum / width + epsilon);
-    for (int64_t i = 0; i < whole; i += LANES)
-        store(out + i, load(x + i) * factor * load(weight + i));
-    if (whole < width) {
-        T last[LANES];
-        int64_t rest = width - whole;
-        store(last, load_some(x + whole, rest, 0) * factor * load_some(weight + whole, rest, 0));
-        std::memcpy(out + whole, last, rest * sizeof(T));
-    }
-}
-
 template <typename T>
 void add_and_normalise(float *x, const T *added, const float *weight, float epsilon, T *out,
                        int64_t rows, int64_t width, int threads) {
@@ -168,9 +81,7 @@ void gate(const T *gate_up, T *out, int64_t rows, int64_t width, int threads) {
             bool some = rest < LANES;
             Lanes g = some ? load_some(gates + i, rest, 0) : load(gates + i);
             Lanes u = some ? load_some(ups + i, rest, 0) : load(ups + i);
-            Lanes e = exponential(g > 0.0f ? -g : g);
-            Lanes sigmoid = (g > 0.0f ? all(1.0f) : e) / (1.0f + e);
-            Lanes y = g * sigmoid * u;
+            Lanes y = g * sigmoid(g) * u;
             if (some) {
                 T last[LANES];
                 store(last, y);
@@ -472,8 +383,6 @@ void draw(const T *logits, const float *uniform, int64_t *tokens, float *logprob
                   int64_t rows, int64_t count, float temperature, int threads) {                   \
         draw<T>(logits, uniform, tokens, logprobs, rows, count, temperature, threads);             \
     }
-
-typedef float float32;
 
 extern "C" {
 FOR_FORMAT(float32)

@@ -7,36 +7,18 @@ A step of decoding is matrix products, and between them one pass over memory eac
 Sums are float32 in any format, and no result depends on the number of threads.
 """
 
-import ctypes
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tutelage.native.compiling import library
+from tutelage.native.calls import address, call
 
-__all__ = ["SIZES", "Heads", "Norm", "add_and_normalise", "available", "draw", "gate", "read"]
+__all__ = ["SIZES", "Heads", "Norm", "add_and_normalise", "draw", "gate", "read"]
 
 SIZES = frozenset(16 * lanes for lanes in (1, 2, 3, 4, 5, 6, 8, 16))
 """Sizes of a head that are compiled."""
-_FORMATS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
-_ADDRESS, _COUNT = ctypes.c_void_p, ctypes.c_int64
-_FLOAT, _THREADS = ctypes.c_float, ctypes.c_int
-_ARGUMENTS = {
-    "add_and_normalise": (*3 * [_ADDRESS], _FLOAT, _ADDRESS, *2 * [_COUNT], _THREADS),
-    "gate": (*2 * [_ADDRESS], *2 * [_COUNT], _THREADS),
-    "read": (
-        *5 * [_ADDRESS],
-        _FLOAT,
-        *3 * [_COUNT],
-        *4 * [_ADDRESS],
-        *4 * [_COUNT],
-        _FLOAT,
-        _THREADS,
-    ),
-    "draw": (*4 * [_ADDRESS], *2 * [_COUNT], _FLOAT, _THREADS),
-}
 
 
 @dataclass(frozen=True)
@@ -67,11 +49,6 @@ class Heads:
         return (self.queries + 2 * self.keys) * self.size
 
 
-def available(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether there is a library for tensors of this kind."""
-    return device.type == "cpu" and dtype in _FORMATS and library() is not None
-
-
 def add_and_normalise(
     x: Float[Tensor, "rows width"],
     added: Float[Tensor, "rows width"] | None,
@@ -88,12 +65,12 @@ def add_and_normalise(
     """
     rows, width = x.shape
     out = torch.empty(rows, width, dtype=dtype)
-    _call(
+    call(
         "add_and_normalise",
         dtype,
-        _address(x, torch.float32, rows, width),
-        None if added is None else _address(added, dtype, rows, width),
-        _address(norm.weight, torch.float32, width),
+        address(x, torch.float32, rows, width),
+        None if added is None else address(added, dtype, rows, width),
+        address(norm.weight, torch.float32, width),
         norm.epsilon,
         out.data_ptr(),
         rows,
@@ -106,8 +83,8 @@ def gate(gate_up: Float[Tensor, "rows both"]) -> Float[Tensor, "rows half"]:
     """silu(gate) * up of rows in which these two lie side by side (Shazeer 2020, eq. 6)."""
     rows, both = gate_up.shape
     out = gate_up.new_empty(rows, both // 2)
-    joined = _address(gate_up, gate_up.dtype, rows, 2 * (both // 2))
-    _call("gate", gate_up.dtype, joined, out.data_ptr(), rows, both // 2)
+    joined = address(gate_up, gate_up.dtype, rows, 2 * (both // 2))
+    call("gate", gate_up.dtype, joined, out.data_ptr(), rows, both // 2)
     return out
 
 
@@ -153,23 +130,23 @@ def read(
     store = (rows, heads.keys, room, heads.size)
     query_norm, key_norm = heads.query_norm, heads.key_norm
     weights = (
-        None if norm is None else _address(norm.weight, torch.float32, heads.size)
+        None if norm is None else address(norm.weight, torch.float32, heads.size)
         for norm in (query_norm, key_norm)
     )
-    possible = _call(
+    possible = call(
         "read",
         dtype,
-        _address(joined, dtype, rows, time, heads.width),
-        *(_address(part, torch.float32, rows, time, heads.size) for part in rotation),
+        address(joined, dtype, rows, time, heads.width),
+        *(address(part, torch.float32, rows, time, heads.size) for part in rotation),
         *weights,
         0.0 if query_norm is None else query_norm.epsilon,
         heads.queries,
         heads.keys,
         heads.size,
-        _address(keys, dtype, *store),
-        _address(values, dtype, *store),
+        address(keys, dtype, *store),
+        address(values, dtype, *store),
         out.data_ptr(),
-        _address(start, torch.long, rows),
+        address(start, torch.long, rows),
         rows,
         time,
         room,
@@ -195,11 +172,11 @@ def draw(
     """
     rows, vocabulary = logits.shape
     tokens, logprobs = torch.empty(rows, dtype=torch.long), torch.empty(rows)
-    _call(
+    call(
         "draw",
         logits.dtype,
-        _address(logits, logits.dtype, rows, vocabulary),
-        _address(uniform, torch.float32, rows),
+        address(logits, logits.dtype, rows, vocabulary),
+        address(uniform, torch.float32, rows),
         tokens.data_ptr(),
         logprobs.data_ptr(),
         rows,
@@ -207,30 +184,3 @@ def draw(
         temperature,
     )
     return tokens, logprobs
-
-
-def _call(name: str, dtype: torch.dtype, *arguments: float | None) -> bool | None:
-    """With as many threads as torch's own operations would have here."""
-    found = library()
-    assert found is not None, "`available` says so first"
-    function = getattr(found, f"{name}_{_FORMATS[dtype]}")
-    if function.argtypes is None:
-        function.restype = ctypes.c_bool if name == "read" else None
-        function.argtypes = _ARGUMENTS[name]
-    done: bool | None = function(*arguments, torch.get_num_threads())
-    return done
-
-
-def _address(tensor: Tensor, dtype: torch.dtype, *shape: int) -> int:
-    """Where its numbers lie, one behind the other.
-
-    Raises:
-        ValueError: it is of another device, format, shape or order.
-    """
-    fits = tensor.dtype is dtype and tensor.shape == shape and tensor.device.type == "cpu"
-    if not fits or not tensor.is_contiguous():
-        raise ValueError(
-            f"found {tensor.dtype} of shape {tuple(tensor.shape)} and strides {tensor.stride()} on "
-            f"{tensor.device}, expected dense {dtype} of shape {shape} on a CPU"
-        )
-    return tensor.data_ptr()

@@ -64,11 +64,11 @@ def test_compiled_operations_are_seen():
             decoding.read(torch.randn(4, time, 48), rotation, heads, *stores, start, 0, 1.0)
             decoding.gate(torch.randn(4, 32))
 
-    call = decoding._call
+    call = decoding.call
     by_operator = _profiled(Decoding())
     assert seconds_by_kind(by_operator)["attention"] == by_operator["compiled::read"] > 0
     assert by_operator["compiled::gate"] > 0
-    assert decoding._call is call
+    assert decoding.call is call
     with pytest.raises(ZeroDivisionError), _compiled_operations_named():
         _ = 1 / 0
-    assert decoding._call is call
+    assert decoding.call is call

@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from tutelage.generation.draw import draw
-from tutelage.native import decoding
+from tutelage.native import calls
 
 
 @pytest.fixture(autouse=True, params=["compiled", "torch"])
 def operations(request, monkeypatch):
     """Of both kinds, wherever there is a compiler."""
     if request.param == "torch":
-        monkeypatch.setattr(decoding, "library", lambda: None)
+        monkeypatch.setattr(calls, "library", lambda: None)
     return request.param
 
 

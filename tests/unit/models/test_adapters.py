@@ -39,6 +39,11 @@ def logits(model, dtype: torch.dtype | None = None) -> torch.Tensor:
         return model(input_ids=torch.tensor(IDS), use_cache=False).logits
 
 
+def alike(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """But for the last digits, in which operations of ours differ from those of transformers."""
+    return torch.allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def peft_model(base: PreTrainedModel, folder: Path) -> nn.Module:
     from peft import PeftModel
 
@@ -59,7 +64,7 @@ def digest(model: PreTrainedModel) -> str:
 
 
 def test_a_new_adapter_changes_nothing(tiny_causal_lm, architecture):
-    model = tiny_causal_lm(architecture)
+    model = Policy(tiny_causal_lm(architecture)).model
     before = logits(model)
     Adapter(model)
     assert logits(model).equal(before)
@@ -67,7 +72,7 @@ def test_a_new_adapter_changes_nothing(tiny_causal_lm, architecture):
 
 @pytest.mark.parametrize("mode", [True, False])
 def test_off_the_model_is_the_base_bit_for_bit(tiny_causal_lm, architecture, mode):
-    model = tiny_causal_lm(architecture)
+    model = Policy(tiny_causal_lm(architecture)).model
     before = logits(model)
     adapter = trained(model)
     model.train(mode)
@@ -220,7 +225,7 @@ class TestMerged:
         assert not [name for name, _ in merged.named_parameters() if "lora" in name]
         merged.save_pretrained(tmp_path)
         loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
-        assert logits(loaded).equal(logits(merged))
+        assert alike(logits(loaded), logits(merged))
         assert logits(model).equal(expected)
         assert digest(model) == base
 
@@ -243,7 +248,7 @@ class TestSaved:
         adapter.save(tmp_path, "org/base")
         loaded = peft_model(base, tmp_path)
         assert loaded.peft_config["default"].base_model_name_or_path == "org/base"
-        assert logits(loaded).equal(logits(model))
+        assert alike(logits(loaded), logits(model))
 
     def test_peft_puts_a_classifier_with_its_head_on_the_base(self, tmp_path):
         model = classifier()
@@ -251,7 +256,7 @@ class TestSaved:
         adapter = trained(model)
         adapter.save(tmp_path, "org/base")
         loaded = peft_model(base, tmp_path)
-        assert logits(loaded).equal(logits(model))
+        assert alike(logits(loaded), logits(model))
         assert not logits(base).equal(logits(classifier()))
 
 

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from tutelage.config.sharing import READ_AT_ONCE
 from tutelage.models import attention
 from tutelage.models.decoder import Decoder, _pieces
-from tutelage.native import decoding
+from tutelage.native import calls
 from tutelage.native.compiling import library
 
 
@@ -17,7 +17,7 @@ from tutelage.native.compiling import library
 def operations(request, monkeypatch):
     """Of both kinds, wherever there is a compiler."""
     if request.param == "torch":
-        monkeypatch.setattr(decoding, "library", lambda: None)
+        monkeypatch.setattr(calls, "library", lambda: None)
     return request.param
 
 

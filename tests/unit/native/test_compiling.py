@@ -54,9 +54,10 @@ def test_it_is_compiled_once_and_nothing_else_is_left(home, monkeypatch):
 @needs_compiler
 def test_another_source_or_compiler_is_another_library(home, tmp_path, monkeypatch):
     assert library() is not None
-    source = tmp_path / "other.cpp"
-    source.write_text('extern "C" void nothing() {}')
-    monkeypatch.setattr(module, "_SOURCE", source)
+    sources = tmp_path / "others"
+    sources.mkdir()
+    (sources / "one.cpp").write_text('extern "C" void nothing() {}')
+    monkeypatch.setattr(module, "_FOLDER", sources)
     library.cache_clear()
     assert library() is not None
     monkeypatch.setenv("CXX", f"{COMPILER} -DANOTHER")

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tutelage.native import decoding
+from tutelage.native.calls import available
 from tutelage.native.compiling import library
 from tutelage.native.decoding import SIZES, Heads, Norm
 
@@ -302,6 +303,6 @@ def test_other_operations_refuse_it_too():
 
 
 def test_other_devices_and_formats_are_not_its_business():
-    assert decoding.available(torch.device("cpu"), torch.bfloat16)
-    assert not decoding.available(torch.device("cpu"), torch.float16)
-    assert not decoding.available(torch.device("meta"), torch.float32)
+    assert available(torch.device("cpu"), torch.bfloat16)
+    assert not available(torch.device("cpu"), torch.float16)
+    assert not available(torch.device("meta"), torch.float32)

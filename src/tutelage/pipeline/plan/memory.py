@@ -78,7 +78,7 @@ def kept_activations(run: Pass) -> int:
     size, number = run.size, format_bytes(run.compute)
     blocks = size.layers if run.blocks is None else run.blocks
     one_block = run.tokens * _block_bytes(size, run.compute)
-    final_norm = 2 * size.hidden * FLOAT * run.tokens
+    final_norm = (1 if size.root_mean_square else 2) * size.hidden * FLOAT * run.tokens
     # Autocast's copies of the weights live as long as the activations.
     copies = number * size.linear * blocks // max(1, size.layers)
     if number == FLOAT or run.adapted:
@@ -93,14 +93,16 @@ def _block_bytes(size: ModelSize, compute: str) -> int:
     """Of one token in one block."""
     heads = 2 * size.queries + 2 * size.keys
     gated = (3 if size.swiglu else 4) * size.mlp
+    # What a norm reads is kept, and what it makes of that before its weight, if it is not ours.
+    norms = 2 * (1 if size.root_mean_square else 2)
     narrow = format_bytes(compute) < FLOAT
     if size.normed_heads:
         # What a norm reads it keeps in float32.
-        heads += (3 if narrow else 2) * (size.queries + size.keys)
+        heads += (3 if narrow else norms // 2) * (size.queries + size.keys)
     if not narrow:
-        return FLOAT * (6 * size.hidden + heads + gated)
+        return FLOAT * ((2 + norms) * size.hidden + heads + gated)
     # The stream and what is normed stay float32; what is read by several products is cast once.
-    return 4 * FLOAT * size.hidden + 2 * (2 * size.hidden + heads + gated)
+    return norms * FLOAT * size.hidden + 2 * (2 * size.hidden + heads + gated)
 
 
 def passing_activations(size: ModelSize, tokens: int) -> int:

@@ -41,6 +41,8 @@ class ModelSize:
     """Queries and keys pass a norm of their own."""
     swiglu: bool = True
     """The feed-forward blocks keep less than others; see `tutelage.models.feed_forward`."""
+    root_mean_square: bool = True
+    """So do the norms; see `tutelage.models.norm`."""
 
     @property
     def head(self) -> int:
@@ -123,6 +125,7 @@ def _on_meta_device(config: Any) -> Any:
 
 def _measured(source: str, config: Any, model: Any) -> ModelSize:
     from tutelage.models.feed_forward import computes_swiglu
+    from tutelage.models.norm import computes_root_mean_square
 
     text = config.get_text_config()
     base = model.base_model
@@ -152,6 +155,8 @@ def _measured(source: str, config: Any, model: Any) -> ModelSize:
         fast=_is_decoded_fast(text, block),
         normed_heads=hasattr(attention, "q_norm"),
         swiglu=hasattr(block, "mlp") and computes_swiglu(block.mlp),
+        root_mean_square=hasattr(block, "input_layernorm")
+        and computes_root_mean_square(block.input_layernorm),
     )
 
 
