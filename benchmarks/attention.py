@@ -165,12 +165,13 @@ def _compiled(rows: int, time_: int, dtype: torch.dtype, rounds: int) -> list[fl
     rotation = torch.ones(rows, time_, _SIZE), torch.zeros(rows, time_, _SIZE)
     shape = (2, rows, _KEY_HEADS, columns + _ROOM, _SIZE)
     stores = [torch.randn(shape, generator=random).to(dtype) for _ in range(_LAYERS)]
-    start, scale = torch.zeros(rows, dtype=torch.long), _SIZE**-0.5
+    place, start = torch.arange(rows), torch.zeros(rows, dtype=torch.long)
+    first, scale = columns - time_, _SIZE**-0.5
 
     def compiled() -> float:
         began = time.perf_counter()
         for keys, values in stores:
-            decoding.read(joined, rotation, heads, keys, values, start, columns - time_, scale)
+            decoding.read(joined, rotation, heads, keys, values, place, start, first, scale)
         return time.perf_counter() - began
 
     query, key, value = (

@@ -28,7 +28,7 @@ _BELOW_ONE = 1.0 - 2.0**-24
 def draw(
     logits: Float[Tensor, "batch vocabulary"],
     temperature: float,
-    generator: torch.Generator,
+    uniform: Float[Tensor, " batch"],
     room: Float[Tensor, "batch vocabulary"] | None = None,
 ) -> tuple[Int[Tensor, " batch"], Float[Tensor, " batch"]]:
     """Draws one token per row and gives its log-probability at that temperature.
@@ -38,18 +38,13 @@ def draw(
     Args:
         logits: of the next token.
         temperature: divides them.
-        generator: source of the random numbers.
+        uniform: float32, from 0 to below 1, one for each row; temperature 0 asks for none of them.
         room: float32, may be overwritten; who draws again and again gives the same and spares a new
             tensor of the logits' size each time.
     """
-    shape, device = (len(logits), 1), logits.device
-    if temperature == 0.0:
-        uniform = torch.zeros(shape, device=device)
-    else:
-        uniform = torch.rand(shape, generator=generator, device=device, dtype=torch.float32)
-    if available(device, logits.dtype):
-        return decoding.draw(logits.contiguous(), temperature, uniform.squeeze(1))
-    return _draw(logits, temperature, uniform, room)
+    if available(logits.device, logits.dtype):
+        return decoding.draw(logits.contiguous(), temperature, uniform)
+    return _draw(logits, temperature, uniform[:, None], room)
 
 
 def _draw(

@@ -35,10 +35,6 @@ __all__ = ["LocalEngine"]
 
 _log = logging.getLogger(__name__)
 
-_WORTH_COPYING = 0.25
-"""Share of a batch that must have ended before its rows leave: to copy the cache for every row
-that ends costs more than to decode a few rows in vain."""
-
 
 @dataclass
 class _Row:
@@ -215,19 +211,22 @@ class LocalEngine:
         rows = [row for group in groups for row in group]
         stop_tokens = torch.tensor(sorted(sampling.stop_tokens), dtype=torch.long, device=device)
         writing = torch.ones(len(rows), dtype=torch.bool, device=device)
+        # Numbers of those that have left are drawn in vain: who leaves when changes no other row.
+        numbers, alive = len(rows), torch.arange(len(rows), device=device)
         room = torch.empty_like(logits, dtype=torch.float32)
         for step in range(sampling.max_tokens):
-            chosen, logprobs = draw(logits, sampling.temperature, source, room[: len(rows)])
+            uniform = torch.rand(numbers, generator=source, device=device)[alive]
+            chosen, logprobs = draw(logits, sampling.temperature, uniform, room[: len(rows)])
             stopped = torch.isin(chosen, stop_tokens)
             _append(rows, chosen, logprobs, stopped)
             writing &= ~stopped
             left = int(writing.sum())
             if step + 1 == sampling.max_tokens or not left:
                 return
-            if left <= (1.0 - _WORTH_COPYING) * len(rows):
+            if len(rows) - left > self._decoder.idle_share * len(rows):
                 kept = writing.nonzero().squeeze(1)
                 cache.keep(kept)
-                chosen, writing = chosen[kept], writing[kept]
+                chosen, writing, alive = chosen[kept], writing[kept], alive[kept]
                 rows = [rows[i] for i in kept.tolist()]
             logits = self._decoder.step(chosen, cache)  # type: ignore[arg-type]
 

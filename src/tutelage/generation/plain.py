@@ -12,6 +12,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from tutelage.generation.cache import growing_cache
 from tutelage.models.causal import autocast, position_ids
+from tutelage.models.column_cache import WORTH_COPYING
 
 __all__ = ["PlainCache", "PlainDecoder"]
 
@@ -36,6 +37,9 @@ class PlainCache:
 
 class PlainDecoder:
     """Calls the model once for the prompts and once for each further token."""
+
+    idle_share = WORTH_COPYING
+    """Share of the rows that may have ended and stay: to let them leave would cost more."""
 
     def __init__(self, model: PreTrainedModel, compute: torch.dtype) -> None:
         """Nothing is copied; `compute` is the autocast format."""

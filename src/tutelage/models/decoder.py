@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 from tutelage.config.sharing import READ_AT_ONCE
 from tutelage.models.adapters import effective_weight
 from tutelage.models.causal import base_model
-from tutelage.models.column_cache import ColumnCache
+from tutelage.models.column_cache import WORTH_COPYING, ColumnCache
 from tutelage.models.decoder_operations import (
     BlockShape,
     NativeOperations,
@@ -128,6 +128,11 @@ class Decoder:
         """Whether what lies between its products is compiled."""
         return isinstance(self._operations, NativeOperations)
 
+    @property
+    def idle_share(self) -> float:
+        """Share of the rows that may have ended and stay: to let them leave would cost more."""
+        return 0.0 if self._operations.finds_rows else WORTH_COPYING
+
     def refresh(self) -> None:
         """Copies the model's weights again: nothing tells whether training has changed them."""
         for layer in self._layers:
@@ -164,6 +169,8 @@ class Decoder:
         self, tokens: Int[Tensor, " rows"], cache: ColumnCache
     ) -> Float[Tensor, "rows vocabulary"]:
         """Reads one more token of each row; logits of the one after it."""
+        if not self._operations.finds_rows:
+            cache.close_up()
         cache.reserve()
         cache.end += 1
         return self._forward(tokens[:, None], cache, slice(None), cache.starts)
@@ -175,7 +182,8 @@ class Decoder:
             [torch.zeros(shape, dtype=self._shape.compute, device=start.device) for _ in layers]
             for layers in (self._layers, self._layers)
         )
-        return ColumnCache(keys, values, start, starts, columns)
+        place = torch.arange(len(start), device=start.device)
+        return ColumnCache(keys, values, start, starts, columns, place)
 
     def _forward(
         self,

@@ -55,6 +55,9 @@ class Attend(Protocol):
 class Operations(Protocol):
     """The steps of a block that are no products."""
 
+    finds_rows: bool
+    """Whether attention reads rows of a cache wherever they lie; else they must be closed up."""
+
     def refresh(self) -> None:
         """Reads weights again."""
         ...
@@ -98,6 +101,8 @@ class Operations(Protocol):
 
 class PlainOperations:
     """torch's own."""
+
+    finds_rows = False
 
     def __init__(self, shape: BlockShape) -> None:
         self._shape = shape
@@ -183,6 +188,8 @@ class _PlainAttend:
 class NativeOperations:
     """Compiled ones."""
 
+    finds_rows = True
+
     def __init__(self, shape: BlockShape, blocks: Sequence[Any], last_norm: nn.Module) -> None:
         """Reads the norms; see `of`.
 
@@ -245,7 +252,8 @@ class NativeOperations:
         starts: tuple[int, int],
     ) -> Attend:
         """See `Operations`."""
-        start, shape, time = cache.start[place], self._shape, rotation[0].shape[1]
+        start, lies = cache.start[place], cache.place[place]
+        shape, time = self._shape, rotation[0].shape[1]
         # One row's rotation may stand for those of all.
         cosine, sine = (part.expand(len(start), time, -1).contiguous() for part in rotation)
         heads = decoding.Heads(shape.heads, shape.key_heads, shape.size)
@@ -255,8 +263,9 @@ class NativeOperations:
                 joined,
                 (cosine, sine),
                 self._normed(heads, attention),
-                cache.keys[number][place],
-                cache.values[number][place],
+                cache.keys[number],
+                cache.values[number],
+                lies,
                 start,
                 column,
                 shape.scale,

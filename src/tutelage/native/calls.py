@@ -20,6 +20,8 @@ _ARGUMENTS = {
         _FLOAT,
         *3 * [_COUNT],
         *4 * [_ADDRESS],
+        _COUNT,
+        _ADDRESS,
         *4 * [_COUNT],
         _FLOAT,
         _THREADS,

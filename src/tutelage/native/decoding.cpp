@@ -235,13 +235,16 @@ void attend_any(const T *queries, const T *keys, const T *values, T *out, int64_
 }
 
 /// Reads new tokens from `column` on: those of padding, in front of a row's start, leave nothing.
-/// Whether every row starts where it may; nothing is read otherwise.
+/// Row i lies at places[i] of the stores. Whether every row lies and starts where it may; nothing
+/// is read otherwise.
 template <typename T>
-bool read(Heads<T> heads, T *keys, T *values, T *out, const int64_t *start, int64_t rows,
-          int64_t time, int64_t capacity, int64_t column, float scale, int threads) {
+bool read(Heads<T> heads, T *keys, T *values, T *out, const int64_t *places, int64_t stored,
+          const int64_t *start, int64_t rows, int64_t time, int64_t capacity, int64_t column,
+          float scale, int threads) {
     int64_t group = heads.queries / heads.keys, size = heads.size;
     for (int64_t row = 0; row < rows; row++)
-        if (start[row] < 0 || start[row] > capacity) return false;
+        if (start[row] < 0 || start[row] > capacity || places[row] < 0 || places[row] >= stored)
+            return false;
     int64_t each = rows * time * heads.keys;
     // Rows lie by the length of their prompts: dealt out in turn, threads have as much to do.
 #pragma omp parallel num_threads(threads) if (threads > 1)
@@ -250,14 +253,14 @@ bool read(Heads<T> heads, T *keys, T *values, T *out, const int64_t *start, int6
         for (int64_t i = 0; i < each; i++) {
             int64_t token = i / heads.keys, head = i % heads.keys, row = token / time;
             int64_t at = column + token % time;
-            int64_t place = ((row * heads.keys + head) * capacity + at) * size;
+            int64_t place = ((places[row] * heads.keys + head) * capacity + at) * size;
             if (at >= start[row]) turn_and_store(heads, token, head, keys + place, values + place);
         }
 #pragma omp for schedule(static, 1)
         for (int64_t i = 0; i < each; i++) {
             int64_t token = i / heads.keys, head = i % heads.keys, row = token / time;
             int64_t seen = column + token % time - start[row] + 1;
-            int64_t place = ((row * heads.keys + head) * capacity + start[row]) * size;
+            int64_t place = ((places[row] * heads.keys + head) * capacity + start[row]) * size;
             T *heard = out + (token * heads.queries + head * group) * size;
             if (seen > 0)
                 attend_any(heads.of(token) + head * group * size, keys + place, values + place,
@@ -373,11 +376,12 @@ void draw(const T *logits, const float *uniform, int64_t *tokens, float *logprob
     }                                                                                              \
     bool read_##T(T *joined, const float *cosine, const float *sine, const float *query_weight,    \
                   const float *key_weight, float epsilon, int64_t queries, int64_t kept,           \
-                  int64_t size, T *keys, T *values, T *out, const int64_t *start, int64_t rows,    \
-                  int64_t time, int64_t capacity, int64_t column, float scale, int threads) {      \
+                  int64_t size, T *keys, T *values, T *out, const int64_t *places, int64_t stored, \
+                  const int64_t *start, int64_t rows, int64_t time, int64_t capacity,              \
+                  int64_t column, float scale, int threads) {                                      \
         return read<T>(                                                                            \
             {joined, cosine, sine, query_weight, key_weight, epsilon, queries, kept, size}, keys,  \
-            values, out, start, rows, time, capacity, column, scale, threads);                     \
+            values, out, places, stored, start, rows, time, capacity, column, scale, threads);     \
     }                                                                                              \
     void draw_##T(const T *logits, const float *uniform, int64_t *tokens, float *logprobs,         \
                   int64_t rows, int64_t count, float temperature, int threads) {                   \

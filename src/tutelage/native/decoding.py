@@ -92,8 +92,9 @@ def read(
     joined: Float[Tensor, "rows time width"],
     rotation: tuple[Float[Tensor, "rows time size"], Float[Tensor, "rows time size"]],
     heads: Heads,
-    keys: Float[Tensor, "rows heads columns size"],
-    values: Float[Tensor, "rows heads columns size"],
+    keys: Float[Tensor, "places heads columns size"],
+    values: Float[Tensor, "places heads columns size"],
+    place: Int[Tensor, " rows"],
     start: Int[Tensor, " rows"],
     column: int,
     scale: float,
@@ -109,6 +110,7 @@ def read(
             float32.
         heads: how `joined` is divided.
         keys, values: stores, in the format of `joined`.
+        place: where each row lies in the stores; no two in one.
         start: first column of each row.
         column: that of the first token.
         scale: of the scores before the softmax.
@@ -117,17 +119,18 @@ def read(
         What queries heard.
 
     Raises:
-        ValueError: the stores have no room for these tokens, or a start is none of their columns.
+        ValueError: the stores have no room for these tokens, or a start is none of their columns,
+            or a place none of theirs.
     """
     rows, time, dtype = *joined.shape[:2], joined.dtype
-    room = keys.shape[2]
+    places, room = len(keys), keys.shape[2]
     if heads.size not in SIZES or column < 0 or column + time > room:
         raise ValueError(
             f"found {time} tokens of size {heads.size} from column {column} on of {room}, expected "
             f"room for them and a size of {sorted(SIZES)}"
         )
     out = joined.new_empty(rows, time, heads.queries * heads.size)
-    store = (rows, heads.keys, room, heads.size)
+    store = (places, heads.keys, room, heads.size)
     query_norm, key_norm = heads.query_norm, heads.key_norm
     weights = (
         None if norm is None else address(norm.weight, torch.float32, heads.size)
@@ -146,6 +149,8 @@ def read(
         address(keys, dtype, *store),
         address(values, dtype, *store),
         out.data_ptr(),
+        address(place, torch.long, rows),
+        places,
         address(start, torch.long, rows),
         rows,
         time,
@@ -154,7 +159,10 @@ def read(
         scale,
     )
     if not possible:
-        raise ValueError(f"found starts {start.tolist()}, expected 0 to {room}")
+        raise ValueError(
+            f"found starts {start.tolist()} and places {place.tolist()}, expected starts of 0 to "
+            f"{room} and places of 0 to {places - 1}"
+        )
     return out
 
 

@@ -60,8 +60,9 @@ def test_compiled_operations_are_seen():
             heads, time = decoding.Heads(1, 1, 16), 64
             stores = [torch.zeros(4, 1, time, 16) for _ in range(2)]
             rotation = torch.ones(4, time, 16), torch.zeros(4, time, 16)
-            start = torch.zeros(4, dtype=torch.long)
-            decoding.read(torch.randn(4, time, 48), rotation, heads, *stores, start, 0, 1.0)
+            place, start = torch.arange(4), torch.zeros(4, dtype=torch.long)
+            joined = torch.randn(4, time, 48)
+            decoding.read(joined, rotation, heads, *stores, place, start, 0, 1.0)
             decoding.gate(torch.randn(4, 32))
 
     call = decoding.call

@@ -173,6 +173,40 @@ def test_cores_draw_random_numbers_of_their_own(tiny_causal_lm, tiny_tokenizer, 
     assert len({each.tokens for each in completions}) == 128
 
 
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_who_leaves_when_changes_no_completion(
+    tiny_causal_lm, tiny_tokenizer, encoded, architecture, monkeypatch
+):
+    policy = Policy(tiny_causal_lm(architecture, vocab_size=8))
+    found = []
+    for share in (0.0, 0.25, 1.0):
+        engine = engine_of(policy, tiny_tokenizer)
+        monkeypatch.setattr(type(engine._decoder), "idle_share", share)
+        sampling = Sampling(frozenset({2}), 40, samples_per_prompt=20)
+        found.append(engine.generate(encoded([5, 6, 7], [4]), sampling))
+    tokens = [[completion.tokens for completion in completions] for completions in found]
+    assert tokens[0] == tokens[1] == tokens[2]
+    assert len({len(each) for each in tokens[0]}) > 10
+
+
+def test_compiled_decoding_reads_no_row_that_has_ended(
+    tiny_causal_lm, tiny_tokenizer, encoded, monkeypatch
+):
+    engine = engine_of(Policy(tiny_causal_lm("llama", vocab_size=8)), tiny_tokenizer)
+    if not engine._decoder.native:
+        pytest.skip("no C++ compiler")
+    read = []
+    step = engine._decoder.step
+    monkeypatch.setattr(
+        engine._decoder,
+        "step",
+        lambda tokens, cache: read.append(len(tokens)) or step(tokens, cache),
+    )
+    sampling = Sampling(frozenset({2}), 40, samples_per_prompt=20)
+    completions = engine.generate(encoded([5, 6, 7], [4]), sampling)
+    assert sum(read) == sum(len(completion.tokens) - 1 for completion in completions)
+
+
 def test_sampled_ids_are_kept_where_decoding_would_merge_them(tiny_causal_lm, encoded):
     from tokenizers import Tokenizer, models
 

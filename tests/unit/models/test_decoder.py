@@ -212,10 +212,22 @@ def test_rows_can_be_repeated_and_dropped():
     kept = [3, 5]
     cache.keep(torch.tensor(kept))
     logits = decoder.step(torch.tensor([50, 51]), cache)
-    assert cache.keys[0].shape[2] - cache.end < 40
-    for number, row, last in zip(kept, logits, (50, 51), strict=True):
-        text = [*texts[number], 30 + number, last]
+    texts = [[*texts[number], 30 + number, last] for number, last in ((3, 50), (5, 51))]
+    for row, text in zip(logits, texts, strict=True):
         torch.testing.assert_close(row, logits_of(model, text), rtol=1e-4, atol=1e-4)
+    # On into columns for which the stores must grow, and again with one row fewer.
+    for step in range(70):
+        if step == 50:
+            cache.keep(torch.tensor([1]))
+            texts = texts[1:]
+        tokens = torch.arange(step % 20, step % 20 + len(texts))
+        logits = decoder.step(tokens, cache)
+        for text, token in zip(texts, tokens.tolist(), strict=True):
+            text.append(token)
+    torch.testing.assert_close(logits[0], logits_of(model, texts[0]), rtol=1e-4, atol=1e-4)
+    assert {len(store) for store in (*cache.keys, *cache.values)} == {1}
+    # One column of the prompt was padding of both.
+    assert cache.keys[0].shape[2] - 32 < cache.end == len(texts[0])
 
 
 @torch.no_grad()

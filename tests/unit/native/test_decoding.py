@@ -80,10 +80,11 @@ def turned(x: Tensor, cosine: Tensor, sine: Tensor, norm: Norm | None) -> Tensor
 
 
 def case(dtype: torch.dtype, rows: int, time: int, heads: Heads, columns: int):
+    """Rows lie in a store of two places more, in another order."""
     joined = rounded(dtype, rows, time, heads.width)
     rotation = tuple(torch.randn(rows, time, heads.size) for _ in range(2))
-    stores = [rounded(dtype, rows, heads.keys, columns, heads.size) for _ in range(2)]
-    return joined, rotation, *stores
+    stores = [rounded(dtype, rows + 2, heads.keys, columns, heads.size) for _ in range(2)]
+    return joined, rotation, *stores, torch.randperm(rows + 2)[:rows]
 
 
 def heard(
@@ -104,18 +105,21 @@ def test_a_token_hears_its_row_from_the_start_to_itself(dtype, size, queries, ke
     norms = [Norm(torch.rand(size) + 0.5, 1e-5) if normed else None for _ in range(2)]
     heads = Heads(queries, keys, size, *norms)
     rows, columns, column = 4, 50, 36
-    joined, rotation, key_store, value_store = case(dtype, rows, 1, heads, columns)
+    joined, rotation, key_store, value_store, place = case(dtype, rows, 1, heads, columns)
     start, scale = torch.tensor([0, 4, 21, 36]), size**-0.5
     before, known = joined.clone(), (key_store.clone(), value_store.clone())
-    out = decoding.read(joined, rotation, heads, key_store, value_store, start, column, scale)
+    out = decoding.read(
+        joined, rotation, heads, key_store, value_store, place, start, column, scale
+    )
     parts = before.view(rows, 1, -1, size).split((queries, keys, keys), 2)
     asked, key = (turned(x, *rotation, norm) for x, norm in zip(parts, norms, strict=False))
     # What is stored is what was there but for one column.
-    torch.testing.assert_close(key_store[:, :, column].double(), key[:, 0], **TOLERANCE[dtype])
-    torch.testing.assert_close(value_store[:, :, column], parts[2][:, 0], rtol=0, atol=0)
-    others = torch.arange(columns) != column
-    assert key_store[:, :, others].equal(known[0][:, :, others])
-    assert value_store[:, :, others].equal(known[1][:, :, others])
+    torch.testing.assert_close(key_store[place, :, column].double(), key[:, 0], **TOLERANCE[dtype])
+    torch.testing.assert_close(value_store[place, :, column], parts[2][:, 0], rtol=0, atol=0)
+    for store, old in zip((key_store, value_store), known, strict=True):
+        store = store.clone()
+        store[place, :, column] = old[place, :, column]
+        assert store.equal(old)
     # The oracle reads keys and queries as they were rounded.
     asked = asked[:, 0].to(dtype).unflatten(1, (keys, -1))
     found = out.view(rows, keys, -1, size)
@@ -123,8 +127,8 @@ def test_a_token_hears_its_row_from_the_start_to_itself(dtype, size, queries, ke
         for head in range(keys):
             expected = heard(
                 asked[row, head],
-                key_store[row, head],
-                value_store[row, head],
+                key_store[place[row], head],
+                value_store[place[row], head],
                 int(start[row]),
                 column + 1,
                 scale,
@@ -142,7 +146,7 @@ def test_a_prompt_is_read_as_its_tokens_one_by_one(dtype):
     """Bit for bit; padding stores nothing and hears 0."""
     torch.manual_seed(0)
     heads, rows, time = Heads(4, 2, 16), 3, 20
-    joined, (cosine, sine), keys, values = case(dtype, rows, time, heads, time + 3)
+    joined, (cosine, sine), keys, values, place = case(dtype, rows, time, heads, time + 3)
     start = torch.tensor([0, 7, 19])
     stores = keys.clone(), values.clone()
     one_by_one = [
@@ -151,13 +155,16 @@ def test_a_prompt_is_read_as_its_tokens_one_by_one(dtype):
             (cosine[:, i : i + 1].contiguous(), sine[:, i : i + 1].contiguous()),
             heads,
             *stores,
+            place,
             start,
             i,
             0.25,
         )
         for i in range(time)
     ]
-    whole = decoding.read(joined.clone(), (cosine, sine), heads, keys, values, start, 0, 0.25)
+    whole = decoding.read(
+        joined.clone(), (cosine, sine), heads, keys, values, place, start, 0, 0.25
+    )
     assert whole.equal(torch.cat(one_by_one, 1))
     assert keys.equal(stores[0])
     assert values.equal(stores[1])
@@ -170,11 +177,11 @@ def test_results_do_not_depend_on_the_number_of_threads(dtype):
     def all_of_them() -> list[Tensor]:
         torch.manual_seed(0)
         heads = Heads(6, 3, 32)
-        joined, rotation, keys, values = case(dtype, 17, 2, heads, 70)
+        joined, rotation, keys, values, place = case(dtype, 17, 2, heads, 70)
         x, norm = torch.randn(33, 50), Norm(torch.randn(50), 1e-5)
         start = torch.arange(17)
         return [
-            decoding.read(joined, rotation, heads, keys, values, start, 60, 0.2),
+            decoding.read(joined, rotation, heads, keys, values, place, start, 60, 0.2),
             keys,
             decoding.add_and_normalise(x, rounded(dtype, 33, 50), norm, dtype),
             decoding.gate(rounded(dtype, 33, 64)),
@@ -251,13 +258,14 @@ HEADS = Heads(4, 2, 16)
 
 def misread(**changed):
     """Arguments of `read` with one changed."""
-    joined, rotation, keys, values = case(torch.float32, 3, 2, HEADS, 9)
+    joined, rotation, keys, values, place = case(torch.float32, 3, 2, HEADS, 9)
     arguments = {
         "joined": joined,
         "rotation": rotation,
         "heads": HEADS,
         "keys": keys,
         "values": values,
+        "place": place,
         "start": torch.zeros(3, dtype=torch.long),
         "column": 0,
         "scale": 1.0,
@@ -273,11 +281,16 @@ def misread(**changed):
         {"rotation": (torch.randn(3, 2, 16), torch.randn(3, 2, 8))},
         {"rotation": (torch.randn(3, 2, 16), torch.randn(3, 2, 16).double())},
         {"heads": Heads(4, 2, 112)},
-        {"keys": torch.randn(3, 2, 9, 16).bfloat16()},
-        {"values": torch.randn(3, 2, 8, 16)},
+        {"keys": torch.randn(5, 2, 9, 16).bfloat16()},
+        {"values": torch.randn(5, 2, 8, 16)},
+        {"values": torch.randn(4, 2, 9, 16)},
         {"start": torch.tensor([0, 0, -1])},
         {"start": torch.tensor([0, 10, 0])},
         {"start": torch.zeros(3)},
+        {"place": torch.tensor([0, 1, 5])},
+        {"place": torch.tensor([0, -1, 2])},
+        {"place": torch.arange(2)},
+        {"place": torch.arange(3.0)},
         {"column": 8},
         {"column": -1},
         {"heads": Heads(4, 2, 16, Norm(torch.ones(8), 0.1), Norm(torch.ones(16), 0.1))},

@@ -121,6 +121,7 @@ def _decoding(model: Any, size: ModelSize) -> Callable[[], None]:
     def decode() -> None:
         logits, cache = decoder.prefill(prompt, start)
         for _ in range(_STEPS):
-            logits = decoder.step(draw(logits, 1.0, source)[0], cache)
+            uniform = torch.rand(2, generator=source, device=model.device)
+            logits = decoder.step(draw(logits, 1.0, uniform)[0], cache)
 
     return decode
