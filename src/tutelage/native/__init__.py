@@ -6,6 +6,6 @@
 torch's own operations do the same wherever there is none.
 """
 
-from tutelage.native.compiling import library
+from tutelage.native.compiling import library, version
 
-__all__ = ["library"]
+__all__ = ["library", "version"]

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-__all__ = ["compiled", "library"]
+__all__ = ["compiled", "library", "version"]
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +57,12 @@ def library() -> ctypes.CDLL | None:
             next(iter(said.strip().splitlines()), "no message"),
         )
         return None
+
+
+def version() -> str:
+    """Tells this library from those of other sources, compilers and processors; "none" without."""
+    found = library()
+    return "none" if found is None else Path(found._name).stem
 
 
 def compiled(command: Sequence[str], kept: Path | None) -> ctypes.CDLL:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tutelage.config import CheckpointConfig
 from tutelage.errors import CheckpointError
+from tutelage.native import version
 from tutelage.pipeline.unfinished import ROUNDING_KEYS, changed_settings
 from tutelage.tracking.checkpoint import Checkpoint, CheckpointStore
 from tutelage.tracking.metrics import MetricWriter
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 _FILES = "files"
+_COMPILED = "compiled operations"
 _SHARE = 0.05
 """Largest share of the time that saving may take."""
 
@@ -90,6 +92,7 @@ class Checkpoints:
         """
         self._store = CheckpointStore(place.folder, keep=place.config.keep)
         self._place = place
+        self._about = {**place.about, _COMPILED: version()}
         self._folder = folder
         self._progress = progress
         self._clock = clock
@@ -168,7 +171,7 @@ class Checkpoints:
     def _save(self, step: int) -> None:
         began = self._clock()
         try:
-            about = {**self._place.about, "seconds": round(self._metrics.seconds, 3)}
+            about = {**self._about, "seconds": round(self._metrics.seconds, 3)}
             self._store.save(step, about, self._write)
             self._saved = step
         except CheckpointError as error:
@@ -197,10 +200,11 @@ class Checkpoints:
 
     def _report_changes(self, found: Checkpoint) -> None:
         """Says what may change the last digits of all numbers from here on."""
-        for key in ("threads", "versions"):
-            self._report_change(key, found.about[key], self._place.about[key])
+        for key in ("threads", "versions", _COMPILED):
+            # A checkpoint of an earlier release may not tell.
+            self._report_change(key, found.about.get(key, self._about[key]), self._about[key])
         before, now = (
-            about.get("stage", {}).get("config", {}) for about in (found.about, self._place.about)
+            about.get("stage", {}).get("config", {}) for about in (found.about, self._about)
         )
         for key, pair in changed_settings(before, now).items():
             if key in ROUNDING_KEYS:

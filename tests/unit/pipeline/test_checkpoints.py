@@ -10,6 +10,7 @@ import torch
 
 from tutelage.config import CheckpointConfig, SFTStage
 from tutelage.errors import CheckpointError, TrainingError
+from tutelage.pipeline import checkpoints as saving
 from tutelage.pipeline import run_recipe, run_stage
 from tutelage.pipeline.checkpoints import CheckpointPlace, Checkpoints, StopRequested
 from tutelage.tracking.manifest import load_manifest
@@ -315,3 +316,21 @@ def test_sigterm_saves_at_the_next_boundary_and_ends_the_stage(tmp_path):
     restored = []
     with again.track(reached=restored):
         assert (again.resumed_at, restored) == (3, [1, 2, 3])
+
+
+@pytest.mark.parametrize("now", ["aa", "none"])
+def test_operations_that_are_no_longer_compiled_are_reported(tmp_path, monkeypatch, now):
+    (tmp_path / "stage").mkdir()
+    events = []
+    for compiled in ("aa", now):
+        monkeypatch.setattr(saving, "version", lambda compiled=compiled: compiled)
+        progress = Progress("a", events.append)
+        checkpoints = Checkpoints(place(tmp_path, seconds=0), tmp_path / "stage", progress)
+        with checkpoints.track(part=[]):
+            checkpoints.boundary(checkpoints.resumed_at + 1)
+    told = [event.text for event in events if isinstance(event, StageMessage)]
+    changed = [
+        "compiled operations were aa when it was saved and are none now: numbers may differ in "
+        "their last digits from those of an uninterrupted run"
+    ]
+    assert told == ["goes on from step 1", *changed * (now != "aa")]
