@@ -27,7 +27,7 @@ from benchmarks.sides.limits import Rates, least_seconds
 from benchmarks.sides.rollouts import OurEngine
 
 _DECODING = {"C1": "bfloat16", "C1t": "float32", "C2": "bfloat16"}
-_UPDATES = {"C5": "float32", "C5b": "bfloat16", "C7": "float32", "C8": "float32"}
+_UPDATES = {"C5": "float32", "C5b": "bfloat16", "C6": "float32", "C7": "float32", "C8": "float32"}
 _ROWS = {**_DECODING, **_UPDATES}
 _ATTENTION = (
     "aten::_scaled_dot_product",
@@ -108,7 +108,8 @@ def _updating(name: str, dtype: str, quick: bool) -> OurPPO | OurUpdate:
     from tutelage.distributed import Cores
 
     whole = OurUpdate if name == "C8" else OurPPO
-    update = whole(_requests(name, quick), dtype=dtype)
+    options = {"trunk": "shared"} if name == "C6" else {}
+    update = whole(_requests(name, quick), dtype=dtype, **options)
     update.prepare()
     update.actors.learner.cores = Cores()
     return update
