@@ -108,8 +108,8 @@ def _updating(name: str, dtype: str, quick: bool) -> OurPPO | OurUpdate:
     from tutelage.distributed import Cores
 
     whole = OurUpdate if name == "C8" else OurPPO
-    options = {"trunk": "shared"} if name == "C6" else {}
-    update = whole(_requests(name, quick), dtype=dtype, **options)
+    trunk = ROWS[name](quick).sides[0].options.get("trunk", "own")
+    update = whole(_requests(name, quick), dtype=dtype, trunk=trunk)
     update.prepare()
     update.actors.learner.cores = Cores()
     return update

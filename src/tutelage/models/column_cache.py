@@ -47,26 +47,15 @@ class ColumnCache:
         self.start, self.place = self.start[rows], self.place[rows]
         self.closed = False
 
-    def close_up(self, room: int = 0) -> None:
-        """Lets rows lie in order, without the columns in front that none of them uses.
-
-        Args:
-            room: columns to add behind, which hold anything until they are written.
-        """
-        if self.closed and not room:
-            return
-        first, last = self.starts
+    def close_up(self) -> None:
+        """Lets rows lie in order."""
         if not self.closed:
-            first, last = torch.stack(self.start.aminmax()).tolist()
-        self._change(lambda store: self._copied(store, first, room))
-        self.start = self.start - first
-        self.starts, self.end = (0, last - first), self.end - first
-        self.place, self.closed = torch.arange(len(self.start), device=self.start.device), True
+            self._move()
 
     def reserve(self) -> None:
         """Makes room for one more column."""
         if self.end == self.keys[0].shape[2]:
-            self.close_up(_BLOCK)
+            self._move()
 
     def repeat(self, times: int) -> None:
         """Every row `times` times, side by side."""
@@ -76,15 +65,26 @@ class ColumnCache:
             self.place = torch.arange(len(self.start), device=self.start.device)
             self._change(lambda store: store.repeat_interleave(times, 0))
 
+    def _move(self) -> None:
+        """Into new stores: rows in order, no column in front that none of them uses, and room."""
+        first, last = self.starts
+        if not self.closed:
+            first, last = torch.stack(self.start.aminmax()).tolist()
+        self._change(lambda store: self._copied(store, first))
+        self.start = self.start - first
+        self.starts, self.end = (0, last - first), self.end - first
+        self.place, self.closed = torch.arange(len(self.start), device=self.start.device), True
+
     def _change(self, change: Callable[[Tensor], Tensor]) -> None:
         """Layer by layer, so that no more than one is there twice."""
         for stores in (self.keys, self.values):
             for layer in range(len(stores)):
                 stores[layer] = change(stores[layer])
 
-    def _copied(self, store: Tensor, first: int, room: int) -> Tensor:
+    def _copied(self, store: Tensor, first: int) -> Tensor:
+        """Columns behind hold anything until they are written."""
         _, heads, _, size = store.shape
         used = store[:, :, first : self.end]
-        copy = store.new_empty(len(self.place), heads, used.shape[2] + room, size)
+        copy = store.new_empty(len(self.place), heads, used.shape[2] + _BLOCK, size)
         copy[:, :, : used.shape[2]] = used if self.closed else used[self.place]
         return copy

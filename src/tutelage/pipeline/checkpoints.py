@@ -92,7 +92,6 @@ class Checkpoints:
         """
         self._store = CheckpointStore(place.folder, keep=place.config.keep)
         self._place = place
-        self._about = {**place.about, _COMPILED: version()}
         self._folder = folder
         self._progress = progress
         self._clock = clock
@@ -171,7 +170,7 @@ class Checkpoints:
     def _save(self, step: int) -> None:
         began = self._clock()
         try:
-            about = {**self._about, "seconds": round(self._metrics.seconds, 3)}
+            about = {**self._about(), "seconds": round(self._metrics.seconds, 3)}
             self._store.save(step, about, self._write)
             self._saved = step
         except CheckpointError as error:
@@ -184,6 +183,10 @@ class Checkpoints:
         save_parts(self._parts, folder)
         self._metrics.flush()
         _copy(self._folder, folder / _FILES)
+
+    def _about(self) -> dict[str, Any]:
+        """Asked only where a state is saved or found: a stage without one may compute nothing."""
+        return {**self._place.about, _COMPILED: version()}
 
     def _next_due(self, cost: float) -> float:
         least = self._place.config.seconds
@@ -200,12 +203,11 @@ class Checkpoints:
 
     def _report_changes(self, found: Checkpoint) -> None:
         """Says what may change the last digits of all numbers from here on."""
+        about = self._about()
         for key in ("threads", "versions", _COMPILED):
             # A checkpoint of an earlier release may not tell.
-            self._report_change(key, found.about.get(key, self._about[key]), self._about[key])
-        before, now = (
-            about.get("stage", {}).get("config", {}) for about in (found.about, self._about)
-        )
+            self._report_change(key, found.about.get(key, about[key]), about[key])
+        before, now = (each.get("stage", {}).get("config", {}) for each in (found.about, about))
         for key, pair in changed_settings(before, now).items():
             if key in ROUNDING_KEYS:
                 self._report_change(key, *pair)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tutelage.native import compiling as module
-from tutelage.native.compiling import compiled, library
+from tutelage.native.compiling import compiled, library, version
 
 COMPILER = shutil.which("c++")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
@@ -44,6 +44,7 @@ def compiler_that(tmp_path: Path, script: str) -> str:
 def test_it_is_compiled_once_and_nothing_else_is_left(home, monkeypatch):
     assert library() is not None
     (kept,) = home.iterdir()
+    assert version() == kept.stem
     assert kept.stat().st_mode & 0o777 == 0o600
     assert home.stat().st_mode & 0o777 == 0o700
     library.cache_clear()
@@ -154,6 +155,7 @@ def test_without_any_compiler_one_line_says_so(home, monkeypatch, caplog):
 def test_it_can_be_switched_off(home, monkeypatch, caplog):
     monkeypatch.setenv("TUTELAGE_NATIVE", "0")
     assert library() is None
+    assert version() == "none"
     assert not caplog.records
     assert not home.exists()
 

@@ -334,3 +334,10 @@ def test_operations_that_are_no_longer_compiled_are_reported(tmp_path, monkeypat
         "their last digits from those of an uninterrupted run"
     ]
     assert told == ["goes on from step 1", *changed * (now != "aa")]
+
+
+def test_a_stage_without_a_state_compiles_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(saving, "version", lambda: pytest.fail("compiled"))
+    (tmp_path / "stage").mkdir()
+    checkpoints = Checkpoints(place(tmp_path), tmp_path / "stage", Progress("a", lambda _: None))
+    assert checkpoints.resumed_at == 0
